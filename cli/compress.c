@@ -1,0 +1,271 @@
+/* qins compress: options into qins_compress_options, the result into a line or an object. SPDX-License-Identifier: MIT
+ */
+#include "commands.h"
+#include "output.h"
+#include "progress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { BITS_NOT_GIVEN = 0, LOG_ONLY_BITS = 9, SEED_BITS = 8 };
+
+static const char *const codec_names[] = {"gauss", "log", "rational", "uniform", "none", NULL};
+static const qins_codec codec_values[] = {QINS_CODEC_GAUSS, QINS_CODEC_LOG, QINS_CODEC_RATIONAL, QINS_CODEC_UNIFORM,
+                                          QINS_CODEC_NONE};
+static const char *const storage_names[] = {"packed", "seed", "f32", NULL};
+static const qins_storage storage_values[] = {QINS_STORAGE_PACKED, QINS_STORAGE_SEED, QINS_STORAGE_F32};
+static const char *const switch_names[] = {"auto", "on", "off", NULL};
+static const qins_switch switch_values[] = {QINS_AUTO, QINS_ON, QINS_OFF};
+static const char *const scale_names[] = {"auto", "row", "tensor", "group:32", NULL};
+
+typedef struct scale_choice {
+    qins_scale_kind kind;
+    size_t group_size;
+} scale_choice;
+
+static bool parse_scale(const char *text, void *value) {
+    scale_choice *scale = value;
+    uint64_t group = 0;
+    if (strcmp(text, "auto") == 0) {
+        *scale = (scale_choice){.kind = QINS_SCALE_AUTO};
+    } else if (strcmp(text, "row") == 0) {
+        *scale = (scale_choice){.kind = QINS_SCALE_ROW};
+    } else if (strcmp(text, "tensor") == 0) {
+        *scale = (scale_choice){.kind = QINS_SCALE_TENSOR};
+    } else if (strncmp(text, "group:", 6) == 0 && parse_u64(text + 6, &group) && group > 0 && group % 4 == 0) {
+        *scale = (scale_choice){.kind = QINS_SCALE_GROUP, .group_size = (size_t)group};
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static const char *const alpha_names[] = {"fit", NULL};
+
+/* 0 stands for "fit", as in qins_encode_options. */
+static bool parse_alpha(const char *text, void *value) {
+    double alpha = 0;
+    if (strcmp(text, "fit") != 0 && (!parse_real(text, &alpha) || alpha <= 0)) return false;
+    *(double *)value = alpha;
+    return true;
+}
+
+static const char *const embed_names[] = {"keep", NULL};
+
+/* 0 stands for "keep". */
+static bool parse_embed_bits(const char *text, void *value) {
+    uint64_t bits = 0;
+    if (strcmp(text, "keep") != 0 && (!parse_u64(text, &bits) || bits < 3 || bits > 8)) return false;
+    *(int *)value = (int)bits;
+    return true;
+}
+
+typedef struct compress_arguments {
+    common_options common;
+    int codec, storage, rotate, bits;
+    scale_choice scale;
+    double bpw, alpha;
+    const char *size, *max_kl, *calibrate, *targets;
+    int embed_bits;
+    uint64_t seed;
+    bool force, no_check;
+} compress_arguments;
+
+/* What a later version will do is refused, never ignored. */
+static int refuse_unfinished(const compress_arguments *a) {
+    if (a->size != NULL)
+        return usage_error("option '--size' is not in this version: use --bpw X for an average width, or --bits B");
+    if (a->max_kl != NULL)
+        return usage_error("option '--max-kl' is not in this version: try widths with --bits B and measure each with "
+                           "'qins verify'");
+    if (a->calibrate != NULL && strcmp(a->calibrate, "none") != 0)
+        return usage_error("option '--calibrate %s': calibrated rounding is not in this version; only 'none' is",
+                           a->calibrate);
+    return EXIT_DONE;
+}
+
+static int refuse_contradictions(const compress_arguments *a, qins_codec codec, qins_storage storage) {
+    if (a->bpw > 0 && a->bits != BITS_NOT_GIVEN)
+        return usage_error("options '--bpw' and '--bits' both set the width: give one of them");
+    if (storage == QINS_STORAGE_SEED && codec != QINS_CODEC_LOG)
+        return usage_error("option '--storage seed' goes with '--codec log' only");
+    if (storage == QINS_STORAGE_F32 && codec != QINS_CODEC_RATIONAL)
+        return usage_error("option '--storage f32' goes with '--codec rational' only");
+    if (storage != QINS_STORAGE_PACKED && a->bpw > 0)
+        return usage_error("option '--bpw' goes with '--storage packed' only: the other storages have one width");
+    if (storage == QINS_STORAGE_SEED && a->bits != BITS_NOT_GIVEN && a->bits != SEED_BITS)
+        return usage_error("option '--storage seed' has 8-bit magnitudes: leave '--bits' out");
+    if (a->bits == LOG_ONLY_BITS && codec != QINS_CODEC_LOG)
+        return usage_error("option '--bits 9' goes with '--codec log' only; the others take 3 to 8");
+    if (a->alpha >= 0 && codec != QINS_CODEC_RATIONAL)
+        return usage_error("option '--alpha' goes with '--codec rational' only");
+    return EXIT_DONE;
+}
+
+static void fill_options(const compress_arguments *a, qins_compress_options *o, progress_bar *bar) {
+    qins_compress_defaults(o);
+    o->linear.codec = codec_values[a->codec];
+    o->linear.storage = storage_values[a->storage];
+    if (o->linear.storage == QINS_STORAGE_SEED) o->linear.bits = SEED_BITS;
+    if (a->bits != BITS_NOT_GIVEN) o->linear.bits = a->bits;
+    o->linear.rotate = switch_values[a->rotate];
+    o->linear.rotation_seed = a->seed;
+    o->linear.scale = a->scale.kind;
+    o->linear.group_size = a->scale.group_size;
+    o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
+    o->bpw = a->bpw;
+    o->targets = a->targets;
+    o->embed_bits = a->embed_bits;
+    o->force = a->force;
+    o->no_check = a->no_check;
+    o->progress = progress_update;
+    o->progress_user = bar;
+}
+
+static int print_result(const compress_arguments *a, const char *out_path, const qins_compress_result *r) {
+    double ratio = r->stored_bytes > 0 ? (double)r->source_bytes / (double)r->stored_bytes : 0;
+    if (a->common.json)
+        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "out",
+                                    json_text(out_path, strlen(out_path)), "bpw", json_number(r->bpw), "source_bytes",
+                                    (json_int_t)r->source_bytes, "stored_bytes", (json_int_t)r->stored_bytes, "ratio",
+                                    json_number(ratio), "tensors", (json_int_t)r->n_tensors, "encoded",
+                                    (json_int_t)r->n_encoded, "rel_mse", json_number(r->rel_mse), "codes_used",
+                                    json_number(r->codes_used), "code_entropy", json_number(r->code_entropy)));
+    printf("wrote %s\n", out_path);
+    printf("  weights     %s -> %s, %.2fx\n", format_size(r->source_bytes).text, format_size(r->stored_bytes).text,
+           ratio);
+    printf("  encoded     %s of %s tensors at %.3f bits a weight, scales and tables included\n",
+           format_count(r->n_encoded).text, format_count(r->n_tensors).text, r->bpw);
+    printf("  error       %.3g of the squared weights\n", r->rel_mse);
+    if (r->codes_used > 0)
+        printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
+    bool packs = storage_values[a->storage] == QINS_STORAGE_PACKED;
+    if (packs && r->stored_bytes > r->source_bytes)
+        printf("  larger than the source, which is compressed already: tensors that are not encoded\n"
+               "  become FP32 (see --targets, --embed-bits), and fewer --bits take less\n");
+    return EXIT_DONE;
+}
+
+static int compress(const compress_arguments *a, const char *model_path, const char *out_path) {
+    qins_compress_options options;
+    qins_compress_result result = {0};
+    qins_error err = {0};
+    progress_bar bar;
+    progress_start(&bar);
+    fill_options(a, &options, &bar);
+    catch_interrupts();
+    qins_status status = qins_compress(model_path, out_path, &options, &result, &err);
+    progress_end(&bar);
+    if (status == QINS_ERR_CANCELLED)
+        return report_failure_text(&a->common, status, "interrupted: nothing was written to %s", out_path);
+    if (status != QINS_OK) return report_failure(&a->common, &err);
+    return print_result(a, out_path, &result);
+}
+
+int command_compress(int argc, char **argv) {
+    compress_arguments a = {.targets = "all", .embed_bits = 8, .alpha = -1, .scale = {.kind = QINS_SCALE_AUTO}};
+    qins_encode_options defaults;
+    qins_encode_defaults(&defaults);
+    a.seed = defaults.rotation_seed;
+    const option options[] = {
+        {.name = "codec",
+         .kind = OPTION_CHOICE,
+         .value = &a.codec,
+         .value_name = "C",
+         .choices = codec_names,
+         .help = "gauss, log, rational, uniform or none (default gauss)"},
+        {.name = "bits",
+         .kind = OPTION_INT,
+         .value = &a.bits,
+         .value_name = "B",
+         .min = 3,
+         .max = LOG_ONLY_BITS,
+         .help = "bits of a code, 3 to 8; log also 9 (default 4)"},
+        {.name = "bpw",
+         .kind = OPTION_REAL,
+         .value = &a.bpw,
+         .value_name = "X",
+         .min = 3,
+         .max = 32,
+         .help =
+             "instead of --bits: the widest codes whose average over the linears, scales and tables included, is at "
+             "most X bits a weight"},
+        {.name = "storage",
+         .kind = OPTION_CHOICE,
+         .value = &a.storage,
+         .value_name = "S",
+         .choices = storage_names,
+         .help = "packed; seed: log in two bytes a weight; f32: rational coordinates, saves nothing (default packed)"},
+        {.name = "rotate",
+         .kind = OPTION_CHOICE,
+         .value = &a.rotate,
+         .value_name = "on|off",
+         .choices = switch_names,
+         .help = "spread outliers over the row by a random Hadamard rotation (default auto: on for packed storage)"},
+        {.name = "seed",
+         .kind = OPTION_U64,
+         .value = &a.seed,
+         .value_name = "S",
+         .help = "of the rotation's random signs (default: fixed)"},
+        {.name = "scale",
+         .kind = OPTION_PARSED,
+         .value = &a.scale,
+         .value_name = "G",
+         .choices = scale_names,
+         .parse = parse_scale,
+         .expects = "auto, row, tensor or group:G with G a multiple of 4",
+         .help = "one scale a row, a tensor, or group:G for G weights (default auto: row for packed storage, tensor "
+                 "for the "
+                 "others)"},
+        {.name = "alpha",
+         .kind = OPTION_PARSED,
+         .value = &a.alpha,
+         .value_name = "A|fit",
+         .choices = alpha_names,
+         .parse = parse_alpha,
+         .expects = "a number above 0, or fit",
+         .help = "of the rational codec; fit: the one of least squared error (default fit)"},
+        {.name = "targets",
+         .kind = OPTION_TEXT,
+         .value = &a.targets,
+         .value_name = "T",
+         .help = "which linears: all, safe (v, o, gate, up, down) or a regular expression on tensor names (default "
+                 "all)"},
+        {.name = "embed-bits",
+         .kind = OPTION_PARSED,
+         .value = &a.embed_bits,
+         .value_name = "B|keep",
+         .choices = embed_names,
+         .parse = parse_embed_bits,
+         .expects = "3 to 8, or keep",
+         .help = "embedding and head: bits, or keep them as they are (default 8)"},
+        {.name = "calibrate",
+         .kind = OPTION_TEXT,
+         .value = &a.calibrate,
+         .value_name = "none",
+         .help = "only none in this version (default none)"},
+        {.name = "size", .kind = OPTION_TEXT, .value = &a.size, .value_name = "S", .help = "not in this version"},
+        {.name = "max-kl", .kind = OPTION_TEXT, .value = &a.max_kl, .value_name = "K", .help = "not in this version"},
+        {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},
+        {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums of the source"},
+        COMMON_OPTIONS(a.common)};
+    static const char *const names[] = {"MODEL", "OUT", NULL};
+    const command_syntax syntax = {
+        "compress", names,
+        "Writes a compressed copy of MODEL to the directory OUT. OUT appears whole or not at "
+        "all: interrupt it at any time. The default, 4-bit gauss codes of rotated rows with "
+        "one scale a row, needs no data and takes about 4.04 bits a weight.",
+        options,
+        "The original QINS codecs:\n"
+        "  qins compress MODEL OUT --codec log --storage seed --embed-bits keep \\\n"
+        "                          --rotate off --scale tensor\n"
+        "  qins compress MODEL OUT --codec rational --bits 8 --rotate off --scale tensor"};
+    const char *paths[2];
+    parse_outcome outcome = options_parse(&syntax, &a.common, argc, argv, paths);
+    if (outcome != PARSE_GO) return options_exit_status(outcome);
+    int refused = refuse_unfinished(&a);
+    if (refused == EXIT_DONE) refused = refuse_contradictions(&a, codec_values[a.codec], storage_values[a.storage]);
+    if (refused != EXIT_DONE) return refused;
+    qins_set_threads(a.common.threads);
+    return compress(&a, paths[0], paths[1]);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#include "progress.h"
+#include "output.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Seconds between two drawings. */
+static const double REDRAW_SECONDS = 0.1;
+/* No ETA before this: the first steps say little about the rest. */
+static const double ETA_AFTER_SECONDS = 0.5;
+enum { BAR_WIDTH = 30 };
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    stop_asked = 1;
+}
+
+void catch_interrupts(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = (int)(SA_RESETHAND | (unsigned)SA_RESTART);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool interrupted(void) {
+    return stop_asked != 0;
+}
+
+void progress_start(progress_bar *bar) {
+    *bar = (progress_bar){.visible = isatty(STDERR_FILENO) == 1};
+}
+
+static void draw(const progress_bar *bar, double share, double now) {
+    char cells[BAR_WIDTH + 1], eta[32] = "";
+    int filled = (int)(share * BAR_WIDTH);
+    memset(cells, '-', BAR_WIDTH);
+    memset(cells, '#', (size_t)filled);
+    cells[BAR_WIDTH] = '\0';
+    double elapsed = now - bar->started;
+    if (elapsed > ETA_AFTER_SECONDS && share > 0) {
+        long left = (long)(elapsed * (1 - share) / share + 0.5);
+        snprintf(eta, sizeof eta, "  ETA %ld:%02ld", left / 60, left % 60);
+    }
+    /* ESC [ K clears what a longer line left behind. */
+    fprintf(stderr, "\r%-22.22s [%s] %3d %%%s\033[K", bar->stage, cells, (int)(100 * share), eta);
+    fflush(stderr);
+}
+
+int progress_update(void *user, const char *stage, uint64_t done, uint64_t total) {
+    progress_bar *bar = user;
+    if (bar->visible && total > 0) {
+        double now = now_seconds();
+        bool new_stage = bar->stage == NULL || strcmp(bar->stage, stage) != 0;
+        if (new_stage) {
+            bar->stage = stage;
+            bar->started = now;
+        }
+        if (new_stage || now - bar->last_drawn >= REDRAW_SECONDS) {
+            draw(bar, done >= total ? 1.0 : (double)done / (double)total, now);
+            bar->last_drawn = now;
+            bar->drawn = true;
+        }
+    }
+    return interrupted();
+}
+
+void progress_end(progress_bar *bar) {
+    if (bar->drawn) fputs("\r\033[K", stderr);
+    bar->drawn = false;
+}

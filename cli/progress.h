@@ -1,0 +1,25 @@
+/* A progress bar on standard error, and a clean stop on SIGINT and SIGTERM. SPDX-License-Identifier: MIT */
+#ifndef QINS_CLI_PROGRESS_H
+#define QINS_CLI_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct progress_bar {
+    bool visible;      /* standard error is a terminal */
+    bool drawn;        /* something is on the line */
+    const char *stage; /* the one that is being timed */
+    double started, last_drawn;
+} progress_bar;
+
+/* Starts catching SIGINT and SIGTERM: the first one asks for a stop, a second one ends the program at once. */
+void catch_interrupts(void);
+bool interrupted(void);
+
+void progress_start(progress_bar *bar);
+/* A qins_progress: `user` is the progress_bar. Asks to stop after an interrupt. */
+int progress_update(void *user, const char *stage, uint64_t done, uint64_t total);
+/* Wipes the line. */
+void progress_end(progress_bar *bar);
+
+#endif

@@ -1,0 +1,354 @@
+/*
+ * qins: run language models from compressed weights.
+ *
+ * SPDX-License-Identifier: MIT
+ *
+ * This header is the manual. It goes from the simple calls to the advanced ones:
+ *
+ *   1. status and errors            every call that can fail returns a qins_status
+ *   2. models                       open a checkpoint, plain or compressed, and look at it
+ *   3. text                         token ids from text and back
+ *   4. sessions                     logits from token ids (KV cache and scratch)
+ *   5. sampling                     next token from logits
+ *   6. compress and export          checkpoint in, checkpoint out
+ *   7. audit                        where every byte of a checkpoint goes
+ *   8. fidelity                     what a compressed model lost against a reference
+ *   9. single linears               the codecs without a model
+ *
+ * Conventions
+ *   - Strings are UTF-8 and NUL-terminated unless a length is given. Lengths and counts are size_t.
+ *   - Matrices are row-major, [n_rows][n_cols] = [outputs][inputs], as in the checkpoints.
+ *   - The library never prints, exits or aborts. It reports through qins_error and qins_progress.
+ *   - Handles may be used from several threads when the call takes them const; a qins_session
+ *     belongs to one thread at a time. There is no global mutable state but the kernel table,
+ *     which is filled once.
+ *   - Every file is treated as hostile: a malformed one gives QINS_ERR_FORMAT, a damaged one
+ *     QINS_ERR_CHECKSUM, and neither can make the library read or write out of bounds.
+ */
+#ifndef QINS_H
+#define QINS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QINS_VERSION_MAJOR  0
+#define QINS_VERSION_MINOR  1
+#define QINS_VERSION_PATCH  0
+#define QINS_VERSION_STRING "0.1.0"
+
+#if defined(_WIN32)
+#define QINS_API
+#else
+#define QINS_API __attribute__((visibility("default")))
+#endif
+
+/* ---- 1. Status and errors -------------------------------------------------------------- */
+
+typedef enum qins_status {
+    QINS_OK = 0,
+    QINS_ERR_IO = -1,          /* the operating system said no: message has path and reason */
+    QINS_ERR_FORMAT = -2,      /* a file does not follow its format */
+    QINS_ERR_CHECKSUM = -3,    /* a file follows its format but its bytes changed */
+    QINS_ERR_UNSUPPORTED = -4, /* a valid file or option that this version does not implement */
+    QINS_ERR_MEMORY = -5,      /* an allocation failed */
+    QINS_ERR_ARGUMENT = -6,    /* the caller's argument is out of range */
+    QINS_ERR_CANCELLED = -7,   /* the progress callback asked to stop */
+    QINS_ERR_EXISTS = -8       /* the target exists and overwriting was not asked for */
+} qins_status;
+
+/* Filled on failure. Owned by the caller; may be NULL where only the status matters.
+ * The message names file, tensor, what was expected and found, and what to do. */
+typedef struct qins_error {
+    qins_status code;
+    char message[1024];
+} qins_error;
+
+/* Called from the calling thread during long work. `stage` is a short static text. done/total are in
+ * arbitrary units. Return non-zero to cancel: the call then cleans up and returns QINS_ERR_CANCELLED. */
+typedef int (*qins_progress)(void *user, const char *stage, uint64_t done, uint64_t total);
+
+QINS_API const char *qins_version(void);
+QINS_API const char *qins_status_name(qins_status status);
+
+/* Number of threads that later calls from this thread use; 0 = all cores. */
+QINS_API void qins_set_threads(int n_threads);
+QINS_API int qins_get_threads(void);
+
+/* Name of the kernel set that runs: "scalar", "generic", "avx2", "avx512", ... Environment variable QINS_CPU
+ * forces a lower one (read once, at the first call). */
+QINS_API const char *qins_cpu_level(void);
+
+/* ---- 2. Models -------------------------------------------------------------------------- */
+
+typedef struct qins_model qins_model;
+
+typedef struct qins_model_options {
+    bool no_check; /* skip the checksums of a qins directory */
+} qins_model_options;
+
+typedef struct qins_model_info {
+    const char *model_type; /* Hugging Face model_type, "llama" */
+    const char *codec;      /* "none" for plain checkpoints */
+    size_t n_layers, hidden_size, n_heads, n_kv_heads, head_dim, intermediate_size;
+    size_t vocab_size;
+    size_t max_position;              /* context length the model was trained for */
+    uint64_t n_params;                /* tied tensors once */
+    uint64_t bytes_touched_per_token; /* weight bytes a decode step reads */
+    int64_t bos_id, eos_id;           /* -1 when the model has none */
+} qins_model_info;
+
+/* Opens a Hugging Face directory, a qins directory or a .gguf file. Files are mapped, not read.
+ * `options` may be NULL. On success *model is owned by the caller. */
+QINS_API qins_status qins_model_open(const char *path, const qins_model_options *options, qins_model **model,
+                                     qins_error *err);
+QINS_API void qins_model_close(qins_model *model);
+/* Strings in the result live as long as the model. */
+QINS_API void qins_model_get_info(const qins_model *model, qins_model_info *info);
+
+/* ---- 3. Text ----------------------------------------------------------------------------- */
+
+/* Token ids of text[0..n_bytes). Invalid UTF-8 is read as U+FFFD, one per maximal invalid part.
+ * add_special: put the BOS/EOS the model's post-processor asks for. parse_special: let strings such as
+ * "<|endoftext|>" in the text become the special token (off for untrusted text).
+ * *ids is allocated by the library, freed with qins_free. */
+QINS_API qins_status qins_tokenize(const qins_model *model, const char *text, size_t n_bytes, bool add_special,
+                                   bool parse_special, int32_t **ids, size_t *n_ids, qins_error *err);
+
+/* Text of ids. *text is NUL-terminated (n_bytes excludes the NUL), freed with qins_free.
+ * skip_special leaves special tokens out. */
+QINS_API qins_status qins_detokenize(const qins_model *model, const int32_t *ids, size_t n_ids, bool skip_special,
+                                     char **text, size_t *n_bytes, qins_error *err);
+
+QINS_API void qins_free(void *p);
+
+/* ---- 4. Sessions --------------------------------------------------------------------------- */
+
+typedef struct qins_session qins_session;
+
+/* KV cache for n_ctx positions and scratch memory. The model must outlive the session. Models whose rotary
+ * embedding depends on the length of the sequence (dynamic, longrope) take n_ctx for it: docs/families.md. */
+QINS_API qins_status qins_session_new(const qins_model *model, size_t n_ctx, qins_session **session, qins_error *err);
+QINS_API void qins_session_free(qins_session *session);
+QINS_API size_t qins_session_position(const qins_session *session);
+/* Forgets everything from position n on. n must not exceed the current position. */
+QINS_API qins_status qins_session_truncate(qins_session *session, size_t n, qins_error *err);
+/* Bytes of KV cache that the session holds. */
+QINS_API size_t qins_session_kv_bytes(const qins_session *session);
+
+/* Appends ids[0..n) and computes the logits of the last n_logits of them (n_logits <= n; 0 for none):
+ * logits is [n_logits][vocab_size], caller-owned. Ids out of range and a full context are refused
+ * before anything changes. */
+QINS_API qins_status qins_session_eval(qins_session *session, const int32_t *ids, size_t n, float *logits,
+                                       size_t n_logits, qins_error *err);
+
+/* ---- 5. Sampling ----------------------------------------------------------------------------- */
+
+typedef struct qins_sampling {
+    float temperature; /* 0 = greedy: exact argmax, lowest id on ties */
+    int top_k;         /* 0 = off */
+    float top_p;       /* 1 = off */
+    float min_p;       /* 0 = off */
+    uint64_t seed;
+} qins_sampling;
+
+typedef struct qins_sampler qins_sampler;
+
+QINS_API qins_status qins_sampler_new(const qins_sampling *params, size_t vocab_size, qins_sampler **sampler,
+                                      qins_error *err);
+QINS_API void qins_sampler_free(qins_sampler *sampler);
+/* Order of filters: temperature, top-k, top-p, min-p, as transformers applies them. */
+QINS_API int32_t qins_sample(qins_sampler *sampler, const float *logits);
+
+/* ---- 6. Compress and export -------------------------------------------------------------------- */
+
+typedef enum qins_codec {
+    QINS_CODEC_NONE = 0,     /* tensors copied as they are */
+    QINS_CODEC_LOG = 1,      /* magnitudes equally spaced in log|w| */
+    QINS_CODEC_RATIONAL = 2, /* z = sign(w)/(1+alpha|w|), z equally spaced */
+    QINS_CODEC_GAUSS = 3,    /* Lloyd-Max levels of N(0,1) */
+    QINS_CODEC_UNIFORM = 4   /* equal steps */
+} qins_codec;
+
+typedef enum qins_storage {
+    QINS_STORAGE_PACKED = 0, /* b-bit codes in panels of 16 rows, docs/format.md */
+    QINS_STORAGE_SEED = 1,   /* log codec only: u8 magnitude + i8 sign, 2 bytes a weight */
+    QINS_STORAGE_F32 = 2     /* rational codec only: z as FP32, saves nothing */
+} qins_storage;
+
+typedef enum qins_scale_kind {
+    QINS_SCALE_AUTO = -1, /* a scale a row for packed storage, one a tensor for seed and f32 */
+    QINS_SCALE_ROW = 0,
+    QINS_SCALE_TENSOR = 1,
+    QINS_SCALE_GROUP = 2
+} qins_scale_kind;
+
+typedef enum qins_switch {
+    QINS_AUTO = -1, /* rotation: on for packed storage, off for seed and f32 */
+    QINS_OFF = 0,
+    QINS_ON = 1
+} qins_switch;
+
+/* What to do with one matrix. qins_encode_defaults fills in: gauss, 4 bits, packed, rotation and
+ * scale automatic (rotated, one scale a row). */
+typedef struct qins_encode_options {
+    qins_codec codec;
+    int bits; /* 3..8; the log codec also takes 9 (sign + 8) */
+    qins_storage storage;
+    qins_switch rotate;
+    uint64_t rotation_seed;
+    qins_scale_kind scale;
+    size_t group_size; /* for QINS_SCALE_GROUP: a multiple of 4 */
+    double alpha;      /* rational codec; 0 = fit to least squared error */
+} qins_encode_options;
+
+QINS_API void qins_encode_defaults(qins_encode_options *options);
+
+typedef struct qins_compress_options {
+    qins_encode_options linear; /* for every targeted linear */
+    double bpw;                 /* > 0: largest width whose average over the linears is within it */
+    const char *targets;        /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex on tensor names; NULL = all */
+    int embed_bits;             /* embedding and head; 0 = keep as they are */
+    bool force;                 /* replace an existing target */
+    bool no_check;
+    qins_progress progress;
+    void *progress_user;
+} qins_compress_options;
+
+QINS_API void qins_compress_defaults(qins_compress_options *options);
+
+typedef struct qins_compress_result {
+    uint64_t n_tensors, n_encoded;
+    uint64_t source_bytes; /* tensor bytes of the source */
+    uint64_t stored_bytes; /* tensor bytes written */
+    double bpw;            /* bits a weight over encoded tensors, scales and tables included */
+    double rel_mse;        /* sum of squared error / sum of squares over encoded tensors */
+    double codes_used;     /* of the linears: distinct codes that occur in a tensor, mean over tensors */
+    double code_entropy;   /* of the linears: bits a code (without the sign byte of seed storage), mean over weights */
+} qins_compress_result;
+
+/* Writes a qins directory at out_path, atomically: built under a temporary name in the same folder, synced, renamed.
+ * Peak memory follows the largest row block, not the model. */
+QINS_API qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
+                                   qins_compress_result *result, qins_error *err);
+
+typedef enum qins_dtype { QINS_F32 = 0, QINS_F16 = 1, QINS_BF16 = 2 } qins_dtype;
+
+typedef struct qins_export_options {
+    qins_dtype dtype;
+    bool force;
+    bool no_check;
+    qins_progress progress;
+    void *progress_user;
+} qins_export_options;
+
+/* Decodes any MODEL back to a plain Hugging Face directory that transformers loads. */
+QINS_API qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
+                                 uint64_t *stored_bytes, qins_error *err);
+
+/* ---- 7. Audit ------------------------------------------------------------------------------------ */
+
+/* Where bytes go. One entry per logical parameter of the checkpoint. */
+typedef struct qins_audit_tensor {
+    const char *name;    /* Hugging Face name */
+    const char *dtype;   /* as stored: "F32", "BF16", "Q4_1", "U8" for codes ... */
+    const char *role;    /* "linear", "embedding", "head", "bias", "norm", "other" */
+    const char *codec;   /* "none" or codec name */
+    const char *storage; /* "plain", "packed", "seed", "f32" */
+    double bits;         /* of a code; of a value for plain tensors */
+    size_t n_dims;
+    uint64_t shape[4];
+    uint64_t n_params;
+    uint64_t bytes;        /* code_bytes + side_bytes */
+    uint64_t code_bytes;   /* payload: codes, or the plain tensor */
+    uint64_t side_bytes;   /* scales, tables, log range, alpha */
+    uint64_t source_bytes; /* bytes of this tensor before compression */
+} qins_audit_tensor;
+
+typedef struct qins_audit_totals {
+    uint64_t params, fp32_bytes, source_bytes, stored_bytes;
+    uint64_t shared_bytes;      /* tables used by several tensors: part of stored_bytes */
+    uint64_t header_bytes;      /* headers, metadata, alignment padding of the weight files */
+    uint64_t weight_file_bytes; /* sizes on disk of the files that hold tensors = stored + header, checked */
+    uint64_t file_bytes;        /* every file of the model */
+    uint64_t resident_bytes;    /* what a run maps or holds of the weights */
+    double ratio_fp32, ratio_source;
+} qins_audit_totals;
+
+typedef struct qins_audit qins_audit;
+
+QINS_API qins_status qins_audit_open(const char *path, const qins_model_options *options, qins_audit **audit,
+                                     qins_error *err);
+QINS_API void qins_audit_close(qins_audit *audit);
+QINS_API size_t qins_audit_count(const qins_audit *audit);
+QINS_API const qins_audit_tensor *qins_audit_get(const qins_audit *audit, size_t i);
+QINS_API const qins_audit_totals *qins_audit_get_totals(const qins_audit *audit);
+
+/* ---- 8. Fidelity ---------------------------------------------------------------------------------- */
+
+typedef struct qins_verify_options {
+    const char *text; /* text to score on; NULL = a built-in public-domain one */
+    size_t text_bytes;
+    size_t ctx;                 /* window; every window starts with an empty cache. 0 = 512 */
+    size_t max_tokens;          /* 0 = all of the text */
+    const char *const *prompts; /* for greedy match; NULL = built-in ones */
+    size_t n_prompts;
+    size_t gen; /* greedy tokens a prompt; 0 = no greedy match */
+    qins_progress progress;
+    void *progress_user;
+} qins_verify_options;
+
+typedef struct qins_greedy_result {
+    size_t matched, of;       /* free-running greedy tokens equal to the reference, up to the first divergence */
+    size_t first_divergence;  /* == of when there is none */
+    int32_t ref_token, token; /* at the divergence, -1 without one */
+    double ref_margin;        /* reference logit of its token minus that of the other, at the divergence */
+} qins_greedy_result;
+
+typedef struct qins_verify_result {
+    size_t n_tokens;        /* positions scored */
+    double kl_mean, kl_p99; /* KL(reference || model) in nats a token */
+    double top1;            /* share of positions with the same argmax */
+    double top10_overlap;   /* mean share of the reference's ten likeliest in the model's ten */
+    double ppl_ref, ppl, ppl_delta_pct;
+    double max_abs_logit_diff;
+    size_t greedy_matched, greedy_of;
+    size_t n_greedy;
+    qins_greedy_result *greedy; /* [n_greedy], freed by qins_verify_result_free */
+} qins_verify_result;
+
+/* Both models must have the same vocabulary size; the reference's tokenizer is used. */
+QINS_API qins_status qins_verify(const qins_model *reference, const qins_model *model,
+                                 const qins_verify_options *options, qins_verify_result *result, qins_error *err);
+QINS_API void qins_verify_result_free(qins_verify_result *result);
+
+/* ---- 9. Single linears ----------------------------------------------------------------------------- */
+
+typedef struct qins_linear qins_linear;
+
+/* Encodes weight[n_out][n_in] (FP32, finite) and keeps a copy of bias[n_out] (NULL for none).
+ * NaN and infinity are refused, naming the index. */
+QINS_API qins_status qins_linear_from_float(const float *weight, const float *bias, size_t n_out, size_t n_in,
+                                            const qins_encode_options *options, qins_linear **linear, qins_error *err);
+QINS_API void qins_linear_free(qins_linear *linear);
+/* y[n_tokens][n_out] = x[n_tokens][n_in] W^T + bias, decoded on the fly. */
+QINS_API qins_status qins_linear_forward(const qins_linear *linear, const float *x, float *y, size_t n_tokens,
+                                         qins_error *err);
+/* Decoded weights, weight[n_out][n_in]. */
+QINS_API qins_status qins_linear_decode(const qins_linear *linear, float *weight, qins_error *err);
+/* Writes the linear as one safetensors file with checksums, atomically (an existing file is replaced). */
+QINS_API qins_status qins_linear_save(const qins_linear *linear, const char *path, qins_error *err);
+/* Reads it back; checksums are compared. *linear is owned by the caller. */
+QINS_API qins_status qins_linear_load(const char *path, qins_linear **linear, qins_error *err);
+/* Bytes of codes, and of scales + tables. */
+QINS_API void qins_linear_bytes(const qins_linear *linear, uint64_t *code_bytes, uint64_t *side_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* QINS_H */

@@ -1,0 +1,192 @@
+/* Codecs: how a weight becomes a code and a code a value. SPDX-License-Identifier: MIT
+ *
+ * A matrix is stored as W[n][k] = scale * table[code[n][k]], optionally in a rotated basis. A codec makes the table and
+ * chooses codes; packing, kernels, audit and files see codes, a table and scales and never ask which codec it was.
+ */
+#ifndef QINS_CODEC_H
+#define QINS_CODEC_H
+
+#include "base/base.h"
+
+#include <math.h>
+
+enum {
+    QINS_MIN_BITS = 3,
+    QINS_MAX_BITS = 9, /* log codec: sign + 8 bits */
+    QINS_MAX_LEVELS = 1 << QINS_MAX_BITS,
+    QINS_CELLS = 1024,    /* of a sorted table's range: narrower than the distance of its levels */
+    QINS_PANEL_ROWS = 16, /* rows a panel: 32-bit lanes of a 512-bit register */
+    QINS_TILE_COLS = 64,  /* columns a tile: an AMX tile of int8, and what K is padded to */
+    QINS_TILE_CODES = QINS_PANEL_ROWS * QINS_TILE_COLS
+};
+
+/* Alpha outside would overflow the FP32 table (largest entry 254/alpha) or round to zero in the file. */
+#define QINS_MIN_ALPHA 1e-36
+#define QINS_MAX_ALPHA 1e36
+
+/* Everything a codec needs besides the weights; made by qins_codec_fit, rebuilt from nothing else. */
+typedef struct qins_codebook {
+    qins_codec codec;
+    int bits;
+    float log_min, log_max; /* log: range of log|w/scale|, over |w/scale| > 1e-8; both 0 when there is none */
+    double alpha;           /* rational */
+    size_t n_levels;        /* 2^bits */
+    float table[QINS_MAX_LEVELS];
+    double sigma;                  /* gauss, uniform: table units that a standard deviation takes */
+    bool sorted;                   /* gauss, uniform: table ascends and what follows is filled in */
+    float bounds[QINS_MAX_LEVELS]; /* midpoints; bounds[i] lies between table[i] and table[i+1], the last is infinite */
+    float cells_per_unit;
+    uint8_t cell_code[QINS_CELLS]; /* number of bounds below the cell; none or one lies in it */
+} qins_codebook;
+
+const char *qins_codec_name(qins_codec codec);
+const char *qins_storage_name(qins_storage storage);
+const char *qins_scale_name(qins_scale_kind scale);
+/* -1 when there is no such name. */
+int qins_codec_from_name(const char *name);
+int qins_storage_from_name(const char *name);
+int qins_scale_from_name(const char *name);
+
+/* ---- the four tables ---- */
+
+/* log.c: design of the original QINS log codec. n = 2^(bits-1)-1 magnitudes; code = m | negative << (bits-1), m
+ * in 1..n, 1 the largest, n the smallest, 0 exact zero. */
+void qins_log_codebook(qins_codebook *book, int bits, float log_min, float log_max);
+/* Magnitude code 1..n_magnitudes of a > 0, in log coordinates: clamp(round(n - (n-1)*norm), 1, n). */
+int qins_log_magnitude(const qins_codebook *book, int n_magnitudes, double a);
+/* exp(log_min + (n-m)/(n-1)*(log_max-log_min)); 0 for m = 0. */
+float qins_log_value(const qins_codebook *book, int n_magnitudes, int m);
+
+/* rational.c: z = sign(w)/(1+alpha|w|), sign(0) = +1; code = round((z+1)*(2^bits-1)/2). */
+void qins_rational_codebook(qins_codebook *book, int bits, double alpha);
+double qins_rational_z(double alpha, double w);
+static inline double qins_rational_w(double alpha, double z) {
+    double a = fabs(z), w = (1.0 - a) / (alpha * a);
+    return copysign(w, z);
+}
+
+/* gauss.c: Lloyd-Max levels of N(0,1), as integers: int8 range up to 6 bits, int16 above (src/kernel multiplies
+ * integers). The unit is absorbed by the scales. */
+void qins_gauss_codebook(qins_codebook *book, int bits);
+/* The converged real-valued levels (n = 2^bits, ascending) and their mean squared error on N(0,1). */
+double qins_lloyd_max_gauss(size_t n, double *levels);
+
+/* uniform.c: odd integers -(n-1), -(n-3) .. n-1. */
+void qins_uniform_codebook(qins_codebook *book, int bits);
+
+/* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
+static inline int qins_cell_of(const qins_codebook *book, float u) {
+    float cell = u * book->cells_per_unit + 0.5f * (float)QINS_CELLS;
+    cell = cell > 0.0f ? cell : 0.0f;
+    return (int)(cell < (float)(QINS_CELLS - 1) ? cell : (float)(QINS_CELLS - 1));
+}
+
+/* Code of the entry of a sorted table nearest to u; of two as near, the lower one. */
+static inline unsigned qins_nearest_code(const qins_codebook *book, float u) {
+    unsigned code = book->cell_code[qins_cell_of(book, u)];
+    return code + (u > book->bounds[code] ? 1u : 0u);
+}
+
+/* Code of u = w/scale. Log and rational round in their own coordinate, as the original does; gauss and uniform to the
+ * nearest value. */
+unsigned qins_codebook_encode(const qins_codebook *book, float u);
+
+/* Makes midpoints and cells from an ascending, symmetric table of at most 256 entries. */
+void qins_codebook_sort(qins_codebook *book);
+
+/* ---- fit.c: what depends on the weights ---- */
+
+/* Scale of values x[0..n) that one scale covers: log the largest magnitude, rational the root mean square, gauss and
+ * uniform least squared error (thorough: over a wide range, for data that may be far from Gaussian). 0 when all are
+ * zero. */
+float qins_fit_scale(const qins_codebook *book, const float *x, size_t n, bool thorough);
+/* Alpha of least squared error of x[0..n) at `bits` bits, in QINS_MIN_ALPHA .. QINS_MAX_ALPHA. */
+double qins_fit_alpha(const float *x, size_t n, int bits);
+/* Sum of (x - scale*table[code])^2. */
+double qins_squared_error(const qins_codebook *book, const float *x, size_t n, float scale);
+
+/* ---- rotate.c ---- */
+
+/* Hadamard block of a row of n_cols: the largest power of two that divides it, at most 4096. */
+size_t qins_rotation_block(size_t n_cols);
+/* signs[k] = +1 or -1 for k in 0..n_cols: bit 63 of splitmix64(seed + k) set means -1. */
+void qins_rotation_signs(uint64_t seed, size_t n_cols, float *signs);
+/* x := H D x in place, D = diag(signs), H the blockwise orthonormal Hadamard matrix. Applied to the rows of W and to
+ * the inputs x it leaves W x unchanged. */
+void qins_rotate(float *x, size_t n_cols, const float *signs);
+/* x := D H x, the inverse. */
+void qins_unrotate(float *x, size_t n_cols, const float *signs);
+
+/* ---- pack.c: codes in panels of 16 rows, tiles of 64 columns, bit planes (docs/format.md) ---- */
+
+/* Bytes of a tile: 16*64 codes of `bits` bits. */
+static inline size_t qins_tile_bytes(int bits) {
+    return (size_t)QINS_TILE_CODES / 8 * (size_t)bits;
+}
+static inline size_t qins_n_panels(size_t n_rows) {
+    return (n_rows + QINS_PANEL_ROWS - 1) / QINS_PANEL_ROWS;
+}
+static inline size_t qins_n_tiles(size_t n_cols) {
+    return (n_cols + QINS_TILE_COLS - 1) / QINS_TILE_COLS;
+}
+
+/* codes[16][ld] (columns n_cols.. and rows n_rows.. are written as 0) -> n_tiles tiles. */
+void qins_pack_panel(const uint16_t *codes, size_t ld, size_t n_rows, size_t n_cols, int bits, uint8_t *out);
+/* The specification of unpacking, one code at a time: row in 0..15, column within the tile. */
+unsigned qins_unpack_code(const uint8_t *tile, int bits, size_t row, size_t col);
+
+/* ---- encode.c: a matrix, row block by row block, into parts ---- */
+
+typedef enum qins_part {
+    QINS_PART_CODES,  /* packed: U8 [panels][tiles][tile bytes]; seed: "stored" U8 [N][K]; f32: "z" F32 [N][K] */
+    QINS_PART_SIGNS,  /* seed: I8 [N][K] */
+    QINS_PART_SCALES, /* packed: F32, tensor [1], row [panels*16], group [panels][groups][16] */
+    QINS_PART_TABLE,  /* packed: F32 [2^bits] */
+    QINS_PART_RANGE,  /* seed: F32 [2] = log_min, log_max */
+    QINS_PART_ALPHA,  /* rational: F32 [1] */
+    QINS_PART_COUNT
+} qins_part;
+
+extern const char
+    *const qins_part_suffix[QINS_PART_COUNT]; /* "codes", "sign", "scales" ... appended to the tensor name */
+
+typedef struct qins_part_info {
+    const char *dtype; /* safetensors name; NULL when the storage lacks this part */
+    size_t n_dims;
+    uint64_t shape[3];
+    uint64_t n_bytes;
+    bool shared; /* the same for every tensor of this codec and width */
+} qins_part_info;
+
+/* Checks options against each other and fills in the automatic ones. */
+qins_status qins_encode_resolve(qins_encode_options *options, qins_error *err);
+/* Parts and sizes of an encoded matrix; depends on nothing but shape and (resolved) options. */
+qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_options *options,
+                              qins_part_info parts[QINS_PART_COUNT], qins_error *err);
+
+/* Reads row `row` as n_cols floats. Called from several threads. */
+typedef struct qins_row_source {
+    void (*read)(const void *context, size_t row, float *dst);
+    const void *context;
+} qins_row_source;
+
+/* Receives bytes of a part, in order within the part, from the calling thread. */
+typedef struct qins_part_sink {
+    qins_status (*put)(void *context, qins_part part, uint64_t offset, const void *data, size_t n, qins_error *err);
+    void *context;
+    /* Called with rows done now and then; true = stop. May be NULL. */
+    bool (*advance)(void *context, size_t rows_done);
+} qins_part_sink;
+
+typedef struct qins_encode_stats {
+    double sum_squares;       /* of the weights */
+    double sum_squared_error; /* of decoded minus original, in the original basis (rotations are orthonormal) */
+    uint64_t histogram[QINS_MAX_LEVELS]; /* of codes; seed: of stored magnitudes */
+    double alpha;
+} qins_encode_stats;
+
+/* Options must be resolved. NaN and infinities are refused, naming row and column. */
+qins_status qins_encode(size_t n_rows, size_t n_cols, const qins_row_source *source, const qins_encode_options *options,
+                        const qins_part_sink *sink, qins_encode_stats *stats, qins_error *err);
+
+#endif

@@ -1,0 +1,36 @@
+/* What the makers of tokenizer.json from GGUF metadata share. SPDX-License-Identifier: MIT */
+#ifndef QINS_GGUF_VOCABULARY_H
+#define QINS_GGUF_VOCABULARY_H
+
+#include "format/gguf.h"
+
+/* tokenizer.ggml.token_type */
+enum {
+    QINS_TOKEN_NORMAL = 1,
+    QINS_TOKEN_UNKNOWN = 2,
+    QINS_TOKEN_CONTROL = 3,
+    QINS_TOKEN_USER = 4,
+    QINS_TOKEN_UNUSED = 5,
+    QINS_TOKEN_BYTE = 6
+};
+
+typedef struct qins_vocabulary {
+    const qins_gguf *gguf;
+    const qins_gguf_value *tokens, *types, *merges, *scores; /* types, merges and scores may be NULL */
+    qins_error *err;
+} qins_vocabulary;
+
+int64_t qins_vocabulary_type(const qins_vocabulary *v, uint64_t i);
+/* Fills the object `vocab` (token -> id) and the array `added` (entries of "added_tokens"). */
+qins_status qins_vocabulary_json(const qins_vocabulary *v, json_t *vocab, json_t *added);
+/* Fills the array `merges` with the pairs of tokenizer.ggml.merges, which must be there. */
+qins_status qins_vocabulary_merges(const qins_vocabulary *v, json_t *merges);
+/* A TemplateProcessing that puts BOS in front or EOS behind; JSON null when neither is asked for. add_bos_default is
+ * for files that do not say. */
+qins_status qins_gguf_post_processor(const qins_gguf *g, bool add_bos_default, json_t **json, qins_error *err);
+/* tokenizer.json of a SentencePiece BPE vocabulary (tokenizer.ggml.model = llama). Fills the three empty containers and
+ * makes *json of them. */
+qins_status qins_gguf_sentencepiece(const qins_vocabulary *v, json_t *vocab, json_t *merges, json_t *added,
+                                    json_t **json);
+
+#endif

@@ -1,0 +1,31 @@
+/* FP16 to FP32 without branches, for loops. SPDX-License-Identifier: MIT */
+#ifndef QINS_HALF_H
+#define QINS_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline float qins_float_from_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline uint32_t qins_bits_from_float(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+/* Exact; the payload of NaNs is kept. All three cases are computed so that compilers vectorise it. */
+static inline float qins_half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    uint32_t normal = magnitude + (112u << 23);  /* from exponent bias 15 to 127 */
+    uint32_t special = magnitude + (224u << 23); /* infinity and NaN: exponent 31 becomes 255 */
+    /* subnormal: with an exponent of -14 in front, (1 + fraction) * 2^-14 - 2^-14 is exact */
+    uint32_t subnormal = qins_bits_from_float(qins_float_from_bits(magnitude + (113u << 23)) - 0x1p-14f);
+    uint32_t bits = magnitude < 0x00800000u ? subnormal : magnitude < 0x0f800000u ? normal : special;
+    return qins_float_from_bits(sign | bits);
+}
+
+#endif

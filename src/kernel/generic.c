@@ -1,0 +1,16 @@
+/* What the compiler makes of the vector kernels with the baseline instruction set. SPDX-License-Identifier: MIT */
+#define QINS_VECTOR_NAME   generic
+#define QINS_VECTOR_LANES  4
+#define QINS_VECTOR_TOKENS 2
+#include "kernel/vector.h"
+
+static inline vf lookup(const float *table, int bits, vu index) {
+    (void)bits;
+    return (vf){table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+}
+
+static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
+    const vu shift = {0, 4, 8, 12};
+    uint32_t h = half[part / 2] >> 16 * (part % 2);
+    return (vu){h, h, h, h} >> shift;
+}

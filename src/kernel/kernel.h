@@ -1,0 +1,37 @@
+/* Functions that have one implementation per instruction set. SPDX-License-Identifier: MIT
+ *
+ * One table, filled once from the CPU's flags (cpu.c). scalar.c is the specification; the others compute the same in
+ * another order. Adding an instruction set means adding a file and a line in cpu.c. tests/unit/test_kernels.c compares
+ * every table with scalar.
+ */
+#ifndef QINS_KERNEL_H
+#define QINS_KERNEL_H
+
+#include "codec/codec.h"
+
+/* n_cols columns (a multiple of 64) of one packed panel: out[k*16 + row] = table[code of (row, k)]. */
+typedef void (*qins_decode_fn)(const uint8_t *tiles, const float *table, size_t n_cols, float *out);
+
+typedef struct qins_kernels {
+    const char *name;
+    qins_decode_fn decode[QINS_MAX_BITS + 1]; /* by bits */
+    /* acc[t*16 + row] += sum over k < n_cols of panel[k*16 + row] * x[t*ldx + k] */
+    void (*multiply_panel)(const float *panel, size_t n_cols, const float *x, size_t ldx, size_t n_tokens, float *acc);
+    float (*dot)(const float *a, const float *b, size_t n);
+    /* y += a*x */
+    void (*add_scaled)(float a, const float *x, float *y, size_t n);
+} qins_kernels;
+
+/* The table in use. */
+const qins_kernels *qins_get_kernels(void);
+/* Tables this CPU can run, scalar first; the number of them. For tests. */
+size_t qins_all_kernels(const qins_kernels **tables, size_t max);
+
+extern const qins_kernels qins_kernels_scalar;
+extern const qins_kernels qins_kernels_generic;
+#if defined(__x86_64__)
+extern const qins_kernels qins_kernels_avx2;
+extern const qins_kernels qins_kernels_avx512;
+#endif
+
+#endif

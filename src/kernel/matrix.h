@@ -1,0 +1,50 @@
+/* A matrix that is multiplied in the form it is stored in. SPDX-License-Identifier: MIT */
+#ifndef QINS_MATRIX_H
+#define QINS_MATRIX_H
+
+#include "codec/codec.h"
+#include "kernel/kernel.h"
+
+typedef struct qins_matrix qins_matrix;
+
+/* Columns [col, col+n) of a row as floats, without scales of rows and in the stored basis. col is a multiple of
+ * QINS_CHUNK_COLS. */
+typedef void (*qins_read_row_fn)(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst);
+
+enum { QINS_CHUNK_COLS = 256 }; /* columns decoded at a time: 16 KiB of floats a panel; the longest GGUF block */
+
+/* Points into a mapped file or into an owner's memory; owns nothing. */
+struct qins_matrix {
+    size_t n_rows, n_cols;
+    bool packed;
+    /* packed */
+    int bits;
+    const uint8_t *codes;
+    const float *table;
+    const float *scales; /* layout of QINS_PART_SCALES */
+    qins_scale_kind scale;
+    size_t group_size;
+    /* row-major storages: plain tensors, seed, f32 coordinates */
+    qins_read_row_fn read_row;
+    bool transposed;        /* row k of the source holds column k of this matrix: read_row reads source rows */
+    const void *source;     /* plain: for the reader; seed: U8; coordinates: F32 */
+    const int8_t *signs8;   /* seed */
+    float magnitudes[256];  /* seed */
+    double alpha;           /* coordinates */
+    const float *plain_f32; /* contiguous FP32 rows when that is what `source` is; NULL otherwise */
+    /* rotation of the columns; NULL when there is none */
+    const float *rotation;
+};
+
+/* A matrix from encoded parts (NULL for parts the storage lacks). rotation: signs for n_cols, or NULL. */
+void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const qins_encode_options *options,
+                            const void *const parts[QINS_PART_COUNT], const float *rotation);
+
+/* y[t*ldy + n] = sum_k W[n][k] x[t*ldx + k], t < n_tokens. x must be rotated already when m->rotation is set. Parallel
+ * over panels. */
+void qins_matmul(const qins_matrix *m, const float *x, size_t ldx, size_t n_tokens, float *y, size_t ldy);
+
+/* Rows [row, row+n) as n x n_cols floats in the original basis. */
+void qins_matrix_decode_rows(const qins_matrix *m, size_t row, size_t n, float *dst);
+
+#endif

@@ -1,0 +1,495 @@
+/* A checkpoint in, a qins directory out. SPDX-License-Identifier: MIT
+ *
+ * Everything that will be written is known from shapes and options, so the file is laid out first; then matrices are
+ * encoded one after another, 16 rows at a time, straight from the mapped source.
+ */
+#include "format/safetensors_write.h"
+#include "kernel/matrix.h"
+#include "model/side_files.h"
+#include "model/targets.h"
+#include "model/weights.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_SIZE = 512, COPY_BYTES = 4 << 20, NO_INDEX = -1 };
+
+/* What happens to one parameter. */
+typedef struct plan_item {
+    const qins_parameter *parameter;
+    bool encode;
+    qins_encode_options options;
+    qins_part_info parts[QINS_PART_COUNT];
+    ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; plain tensors use index[0] */
+    bool convert;   /* plain, but not in a form safetensors holds: becomes F32 or is put in row order */
+    qins_type type; /* plain: what is written */
+} plan_item;
+
+typedef struct job {
+    const qins_compress_options *options;
+    qins_weights *weights;
+    qins_st_writer *writer;
+    plan_item *items;
+    size_t n_items;
+    ptrdiff_t shared_tables[5][QINS_MAX_BITS + 1]; /* by codec and bits */
+    bool table_written[5][QINS_MAX_BITS + 1];
+    uint64_t values_done, values_total; /* progress */
+    qins_compress_result result;
+    double sum_squares, sum_squared_error;
+    double codes_used, entropy_bits, linear_values; /* sums over encoded linears */
+    size_t n_linears;
+} job;
+
+/* ---- planning ---- */
+
+static uint64_t plain_bytes(const plan_item *item) {
+    const qins_type_info *type = &qins_types[item->type];
+    return item->parameter->n_values / type->block_values * type->block_bytes;
+}
+
+static const char *source_dtype(const qins_parameter *p) {
+    return p->plain != NULL ? qins_types[p->plain->type].name : p->encoded->source_dtype;
+}
+
+static bool has_shared_table(const qins_encoded_tensor *t) {
+    return t->parts[QINS_PART_TABLE] != NULL &&
+           (t->options.codec == QINS_CODEC_GAUSS || t->options.codec == QINS_CODEC_UNIFORM);
+}
+
+/* Bytes of a parameter in the source file; tables that matrices share belong to none of them. */
+static uint64_t source_bytes(const qins_parameter *p) {
+    if (p->plain != NULL) return p->plain->n_bytes;
+    uint64_t n = 0;
+    for (int i = 0; i < QINS_PART_COUNT; i++)
+        if (p->encoded->parts[i] != NULL && !(i == QINS_PART_TABLE && has_shared_table(p->encoded)))
+            n += p->encoded->parts[i]->n_bytes;
+    return n;
+}
+
+/* Tensor bytes of the source that shared tables take. */
+static uint64_t shared_source_bytes(const job *j) {
+    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
+    uint64_t n = 0;
+    for (size_t i = 0; i < j->n_items; i++) {
+        const qins_encoded_tensor *t = j->items[i].parameter->encoded;
+        if (t == NULL || !has_shared_table(t) || counted[t->options.codec][t->options.bits]) continue;
+        counted[t->options.codec][t->options.bits] = true;
+        n += t->parts[QINS_PART_TABLE]->n_bytes;
+    }
+    return n;
+}
+
+static bool is_plain_number(qins_type type) {
+    return qins_types[type].block_values == 1;
+}
+
+static void plan_plain(plan_item *item) {
+    const qins_parameter *p = item->parameter;
+    item->encode = false;
+    item->type = p->plain != NULL && is_plain_number(p->plain->type) ? p->plain->type : QINS_TYPE_F32;
+    item->convert = p->plain == NULL || p->plain->type != item->type || !qins_tensor_is_verbatim(p->plain) ||
+                    p->conv1d != p->transposed;
+}
+
+static qins_status plan_item_of(const job *j, const qins_targets *targets, const qins_parameter *p, plan_item *item,
+                                qins_error *err) {
+    const qins_compress_options *o = j->options;
+    *item = (plan_item){.parameter = p, .options = o->linear};
+    for (int i = 0; i < QINS_PART_COUNT; i++)
+        item->index[i] = NO_INDEX;
+    bool table = p->role == QINS_ROLE_EMBEDDING || p->role == QINS_ROLE_HEAD;
+    bool encode = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2 &&
+                  (table ? o->embed_bits > 0 : p->role == QINS_ROLE_LINEAR && qins_targets_match(targets, p));
+    if (!encode) {
+        plan_plain(item);
+        return QINS_OK;
+    }
+    if (table) {
+        item->options.bits = o->embed_bits;
+        item->options.storage = QINS_STORAGE_PACKED;
+    }
+    item->encode = true;
+    qins_status status = qins_encode_resolve(&item->options, err);
+    if (status == QINS_OK)
+        status = qins_encode_parts((size_t)p->shape[0], (size_t)p->shape[1], &item->options, item->parts, err);
+    return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
+}
+
+static qins_status make_plan(job *j, qins_error *err) {
+    const qins_weights *w = j->weights;
+    qins_targets *targets = NULL;
+    qins_status status = qins_targets_new(j->options->targets, &targets, err);
+    j->items = qins_alloc(w->n_parameters, sizeof *j->items);
+    if (status == QINS_OK && j->items == NULL)
+        status = qins_fail_memory(err, w->n_parameters * sizeof *j->items, "a plan");
+    for (size_t i = 0; i < w->n_parameters && status == QINS_OK; i++) {
+        const qins_parameter *p = &w->parameters[i];
+        if (p->role == QINS_ROLE_HEAD && w->hparams.tied_head) continue; /* a second copy of the embedding */
+        status = plan_item_of(j, targets, p, &j->items[j->n_items++], err);
+    }
+    qins_targets_free(targets);
+    if (status != QINS_OK) return status;
+    size_t linears = 0;
+    const char *example = "?";
+    for (size_t i = 0; i < j->n_items; i++) {
+        if (j->items[i].parameter->role != QINS_ROLE_LINEAR) continue;
+        linears += j->items[i].encode;
+        example = j->items[i].parameter->name;
+    }
+    if (linears == 0 && j->options->linear.codec != QINS_CODEC_NONE)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "targets \"%s\" match no linear of %s (they have names such as %s)",
+                         j->options->targets != NULL ? j->options->targets : "all", w->checkpoint->path, example);
+    return QINS_OK;
+}
+
+/* Bits a weight of all encoded linears, scales and tables included, at a width. */
+static double bpw_at(const job *j, int bits) {
+    double stored = 0, values = 0;
+    for (size_t i = 0; i < j->n_items; i++) {
+        const plan_item *item = &j->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        qins_encode_options options = item->options;
+        options.bits = bits;
+        qins_part_info parts[QINS_PART_COUNT];
+        if (qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &options, parts,
+                              NULL) != QINS_OK)
+            continue;
+        for (int p = 0; p < QINS_PART_COUNT; p++)
+            stored += parts[p].shared ? 0 : (double)parts[p].n_bytes;
+        values += (double)item->parameter->n_values;
+    }
+    return 8.0 * stored / values;
+}
+
+static qins_status choose_bits(job *j, qins_error *err) {
+    double bpw = j->options->bpw;
+    if (bpw <= 0 || j->options->linear.codec == QINS_CODEC_NONE) return QINS_OK;
+    int bits = 8;
+    while (bits >= QINS_MIN_BITS && bpw_at(j, bits) > bpw)
+        bits--;
+    if (bits < QINS_MIN_BITS)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "bpw %.3f is less than the smallest width takes (%.3f)", bpw,
+                         bpw_at(j, QINS_MIN_BITS));
+    for (size_t i = 0; i < j->n_items; i++) {
+        plan_item *item = &j->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        item->options.bits = bits;
+        qins_status status = qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1],
+                                               &item->options, item->parts, err);
+        if (status != QINS_OK) return status;
+    }
+    return QINS_OK;
+}
+
+/* ---- layout ---- */
+
+static qins_status declare_part(job *j, plan_item *item, int part, qins_error *err) {
+    const qins_part_info *info = &item->parts[part];
+    if (info->dtype == NULL) return QINS_OK;
+    ptrdiff_t *shared = &j->shared_tables[item->options.codec][item->options.bits];
+    if (info->shared && *shared != NO_INDEX) {
+        item->index[part] = *shared;
+        return QINS_OK;
+    }
+    char name[NAME_SIZE];
+    size_t index;
+    if (!qins_part_name(item->parameter->name, &item->options, (qins_part)part, info->shared, name, sizeof name))
+        return qins_fail(err, QINS_ERR_FORMAT, "tensor %s: its name is too long", item->parameter->name);
+    qins_status status =
+        qins_st_writer_add(j->writer, name, info->dtype, info->n_dims, info->shape, info->n_bytes, &index, err);
+    if (status != QINS_OK) return status;
+    item->index[part] = (ptrdiff_t)index;
+    if (info->shared) *shared = (ptrdiff_t)index;
+    return QINS_OK;
+}
+
+static qins_status declare_plain(job *j, plan_item *item, qins_error *err) {
+    const qins_parameter *p = item->parameter;
+    uint64_t shape[QINS_MAX_DIMS];
+    size_t index;
+    qins_parameter_file_shape(p, shape);
+    qins_status status = qins_st_writer_add(j->writer, p->name, qins_types[item->type].name, p->n_dims, shape,
+                                            plain_bytes(item), &index, err);
+    item->index[0] = (ptrdiff_t)index;
+    return status;
+}
+
+/* Tensors of whole 64-byte lines come first, so that each begins on one; then the others, widest numbers first, so that
+ * each is aligned to its numbers. */
+static qins_status declare_all(job *j, qins_error *err) {
+    enum { LINE = 64, PASSES = 5 };
+    static const size_t number_bytes[PASSES] = {0, 8, 4, 2, 1}; /* 0: whole lines */
+    for (int pass = 0; pass < PASSES; pass++)
+        for (size_t i = 0; i < j->n_items; i++) {
+            plan_item *item = &j->items[i];
+            int n_parts = item->encode ? QINS_PART_COUNT : 1;
+            for (int part = 0; part < n_parts; part++) {
+                const qins_part_info *info = &item->parts[part];
+                uint64_t bytes = item->encode ? info->n_bytes : plain_bytes(item);
+                size_t number = !item->encode                                  ? qins_types[item->type].block_bytes
+                                : info->dtype != NULL && info->dtype[0] == 'F' ? 4
+                                                                               : 1;
+                if (number_bytes[pass] != (bytes % LINE == 0 ? 0 : number)) continue;
+                qins_status status = item->encode ? declare_part(j, item, part, err) : declare_plain(j, item, err);
+                if (status != QINS_OK) return status;
+            }
+        }
+    return QINS_OK;
+}
+
+static json_t *make_metadata(const job *j) {
+    json_t *tensors = json_object(), *sources = json_object();
+    for (size_t i = 0; i < j->n_items; i++) {
+        const plan_item *item = &j->items[i];
+        const qins_parameter *p = item->parameter;
+        if (item->encode) {
+            qins_encoded_tensor t = {.n_rows = (size_t)p->shape[0],
+                                     .n_cols = (size_t)p->shape[1],
+                                     .options = item->options,
+                                     .source_bytes = source_bytes(p)};
+            snprintf(t.source_dtype, sizeof t.source_dtype, "%s", source_dtype(p));
+            json_object_set_new(tensors, p->name, qins_dir_entry(&t));
+        } else if (plain_bytes(item) != source_bytes(p)) {
+            json_object_set_new(sources, p->name, json_pack("[s, I]", source_dtype(p), (json_int_t)source_bytes(p)));
+        }
+    }
+    json_t *meta = json_pack("{s:i, s:s, s:o, s:o}", "version", QINS_FORMAT_VERSION, "writer",
+                             "qins " QINS_VERSION_STRING, "tensors", tensors, "sources", sources);
+    char *text = meta != NULL ? json_dumps(meta, JSON_COMPACT) : NULL;
+    json_t *metadata = text != NULL ? json_pack("{s:s}", "qins", text) : NULL;
+    free(text);
+    json_decref(meta);
+    return metadata;
+}
+
+/* ---- writing ---- */
+
+typedef struct sink_context {
+    job *job;
+    plan_item *item;
+    uint64_t values_before;
+} sink_context;
+
+static qins_status sink_put(void *context, qins_part part, uint64_t offset, const void *data, size_t n,
+                            qins_error *err) {
+    sink_context *s = context;
+    if (s->item->parts[part].shared) {
+        bool *written = &s->job->table_written[s->item->options.codec][s->item->options.bits];
+        if (*written) return QINS_OK;
+        *written = true;
+    }
+    return qins_st_writer_put(s->job->writer, (size_t)s->item->index[part], offset, data, n, err);
+}
+
+static bool report(const job *j) {
+    return qins_report(j->options->progress, j->options->progress_user, "compress", j->values_done, j->values_total);
+}
+
+static bool sink_advance(void *context, size_t rows_done) {
+    sink_context *s = context;
+    s->job->values_done = s->values_before + rows_done * s->item->parameter->shape[1];
+    return report(s->job);
+}
+
+static void read_matrix_row(const void *context, size_t row, float *dst) {
+    qins_matrix_decode_rows(context, row, 1, dst);
+}
+
+/* How many codes occur and how many bits an ideal entropy coder would need: a table that does not suit the weights
+ * shows here. */
+static void count_codes(job *j, const plan_item *item, const uint64_t *histogram) {
+    if (item->parameter->role != QINS_ROLE_LINEAR) return;
+    double n = (double)item->parameter->n_values;
+    for (size_t i = 0; i < QINS_MAX_LEVELS; i++) {
+        if (histogram[i] == 0) continue;
+        j->codes_used += 1;
+        j->entropy_bits -= (double)histogram[i] * log2((double)histogram[i] / n);
+    }
+    j->linear_values += n;
+    j->n_linears++;
+}
+
+static qins_status write_encoded(job *j, plan_item *item, qins_error *err) {
+    const qins_parameter *p = item->parameter;
+    qins_matrix matrix;
+    qins_status status = qins_weights_matrix(j->weights, p, &matrix, err);
+    if (status != QINS_OK) return status;
+    sink_context context = {j, item, j->values_done};
+    qins_row_source source = {read_matrix_row, &matrix};
+    qins_part_sink sink = {sink_put, &context, sink_advance};
+    qins_encode_stats *stats = qins_alloc(1, sizeof *stats);
+    if (stats == NULL) return qins_fail_memory(err, sizeof *stats, "statistics");
+    status = qins_encode(matrix.n_rows, matrix.n_cols, &source, &item->options, &sink, stats, err);
+    j->sum_squares += stats->sum_squares;
+    j->sum_squared_error += stats->sum_squared_error;
+    count_codes(j, item, stats->histogram);
+    free(stats);
+    j->result.n_encoded++;
+    return status == QINS_OK ? QINS_OK
+                             : qins_prefix(err, status, "%s: tensor %s", j->weights->checkpoint->path, p->name);
+}
+
+static qins_status write_raw(job *j, const plan_item *item, qins_error *err) {
+    const qins_tensor *t = item->parameter->plain;
+    qins_status status = QINS_OK;
+    for (uint64_t done = 0; done < t->n_bytes && status == QINS_OK;) {
+        size_t n = t->n_bytes - done < COPY_BYTES ? (size_t)(t->n_bytes - done) : COPY_BYTES;
+        status = qins_st_writer_put(j->writer, (size_t)item->index[0], done, t->data + done, n, err);
+        done += n;
+    }
+    return status;
+}
+
+/* Numbers of one row in the type that is written. Only exact conversions happen here. */
+static size_t store_row(qins_type type, const float *row, size_t n, uint8_t *out) {
+    if (type == QINS_TYPE_F32) {
+        memcpy(out, row, n * sizeof *row);
+        return n * sizeof *row;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half = type == QINS_TYPE_F16 ? qins_f32_to_f16(row[i]) : qins_f32_to_bf16(row[i]);
+        memcpy(out + 2 * i, &half, sizeof half);
+    }
+    return n * sizeof(uint16_t);
+}
+
+static qins_status write_converted(job *j, const plan_item *item, qins_error *err) {
+    const qins_parameter *p = item->parameter;
+    bool matrix = p->n_dims == 2 && !p->conv1d;
+    size_t rows = matrix ? (size_t)p->shape[0] : 1, cols = rows > 0 ? (size_t)p->n_values / rows : 0;
+    float *row = qins_alloc(2 * cols, sizeof *row), *vector = NULL;
+    qins_matrix m;
+    qins_status status = row == NULL ? qins_fail_memory(err, 2 * cols * sizeof *row, "a row") : QINS_OK;
+    if (status == QINS_OK)
+        status =
+            matrix ? qins_weights_matrix(j->weights, p, &m, err) : qins_weights_vector(j->weights, p, &vector, err);
+    uint64_t offset = 0;
+    for (size_t r = 0; r < rows && status == QINS_OK; r++) {
+        if (matrix)
+            qins_matrix_decode_rows(&m, r, 1, row);
+        else
+            memcpy(row, vector, cols * sizeof *row);
+        size_t n = store_row(item->type, row, cols, (uint8_t *)(row + cols));
+        status = qins_st_writer_put(j->writer, (size_t)item->index[0], offset, row + cols, n, err);
+        offset += n;
+    }
+    free(vector);
+    free(row);
+    return status;
+}
+
+static qins_status write_tensors(job *j, qins_error *err) {
+    for (size_t i = 0; i < j->n_items; i++) {
+        plan_item *item = &j->items[i];
+        uint64_t before = j->values_done;
+        qins_status status = item->encode    ? write_encoded(j, item, err)
+                             : item->convert ? write_converted(j, item, err)
+                                             : write_raw(j, item, err);
+        if (status != QINS_OK) return status;
+        j->values_done = before + item->parameter->n_values;
+        if (report(j)) return qins_fail(err, QINS_ERR_CANCELLED, "cancelled");
+    }
+    return QINS_OK;
+}
+
+static json_t *quantization_config(const qins_compress_options *o) {
+    qins_encode_options linear = o->linear;
+    qins_encode_resolve(&linear, NULL);
+    json_t *config = json_pack("{s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:i}", "quant_method", "qins", "version",
+                               QINS_FORMAT_VERSION, "codec", qins_codec_name(linear.codec), "bits", linear.bits,
+                               "storage", qins_storage_name(linear.storage), "scale", qins_scale_name(linear.scale),
+                               "targets", o->targets != NULL ? o->targets : "all", "embed_bits", o->embed_bits);
+    if (linear.rotate == QINS_ON)
+        json_object_set_new(config, "rotation_seed", json_integer((json_int_t)linear.rotation_seed));
+    if (linear.scale == QINS_SCALE_GROUP)
+        json_object_set_new(config, "group_size", json_integer((json_int_t)linear.group_size));
+    return config;
+}
+
+static void summarize(job *j) {
+    qins_compress_result *r = &j->result;
+    double bits = 0, values = 0;
+    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
+    for (size_t i = 0; i < j->n_items; i++) {
+        const plan_item *item = &j->items[i];
+        r->source_bytes += source_bytes(item->parameter);
+        if (!item->encode) continue;
+        values += (double)item->parameter->n_values;
+        for (int p = 0; p < QINS_PART_COUNT; p++) {
+            bool *seen = &counted[item->options.codec][item->options.bits];
+            if (item->parts[p].shared && *seen) continue;
+            if (item->parts[p].shared) *seen = true;
+            bits += 8.0 * (double)item->parts[p].n_bytes;
+        }
+    }
+    r->source_bytes += shared_source_bytes(j);
+    r->n_tensors = j->n_items;
+    r->stored_bytes = qins_st_writer_tensor_bytes(j->writer);
+    r->bpw = values > 0 ? bits / values : 0;
+    r->codes_used = j->n_linears > 0 ? j->codes_used / (double)j->n_linears : 0;
+    r->code_entropy = j->linear_values > 0 ? j->entropy_bits / j->linear_values : 0;
+    r->rel_mse = j->sum_squares > 0 ? j->sum_squared_error / j->sum_squares : 0;
+}
+
+static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
+    json_t *metadata = NULL, *config = NULL, *manifest = NULL;
+    uint64_t header_bytes = 0, header_hash = 0;
+    qins_status status = qins_st_writer_new(true, &j->writer, err);
+    if (status == QINS_OK) status = declare_all(j, err);
+    if (status == QINS_OK && (metadata = make_metadata(j)) == NULL) status = qins_fail_memory(err, 0, "metadata");
+    if (status == QINS_OK)
+        status = qins_st_writer_begin(j->writer, qins_outdir_temp(out), QINS_WEIGHTS_NAME, metadata, err);
+    if (status == QINS_OK) status = write_tensors(j, err);
+    if (status == QINS_OK) status = qins_st_writer_finish(j->writer, &header_bytes, &header_hash, err);
+    if (status == QINS_OK && (config = quantization_config(j->options)) == NULL)
+        status = qins_fail_memory(err, 0, "config.json");
+    if (status == QINS_OK) status = qins_write_side_files(j->weights->checkpoint, out, config, NULL, err);
+    if (status == QINS_OK) status = qins_dir_manifest(qins_outdir_temp(out), header_bytes, header_hash, &manifest, err);
+    if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
+    if (status == QINS_OK) summarize(j);
+    json_decref(metadata);
+    json_decref(config);
+    json_decref(manifest);
+    return status;
+}
+
+void qins_compress_defaults(qins_compress_options *o) {
+    *o = (qins_compress_options){.embed_bits = 8};
+    qins_encode_defaults(&o->linear);
+}
+
+static qins_status check_options(const qins_compress_options *o, qins_error *err) {
+    qins_encode_options linear = o->linear;
+    int max_embed_bits = linear.codec == QINS_CODEC_LOG ? 9 : 8;
+    if (o->embed_bits != 0 && (o->embed_bits < QINS_MIN_BITS || o->embed_bits > max_embed_bits))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "embed-bits: expected keep or %d to %d, not %d", QINS_MIN_BITS,
+                         max_embed_bits, o->embed_bits);
+    return qins_encode_resolve(&linear, err);
+}
+
+qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
+                          qins_compress_result *result, qins_error *err) {
+    job j = {.options = options};
+    for (size_t c = 0; c < 5; c++)
+        for (size_t b = 0; b <= QINS_MAX_BITS; b++)
+            j.shared_tables[c][b] = NO_INDEX;
+    qins_outdir *out = NULL;
+    qins_status status = check_options(options, err);
+    if (status == QINS_OK) status = qins_weights_open(model_path, options->no_check, &j.weights, err);
+    if (status == QINS_OK) status = make_plan(&j, err);
+    if (status == QINS_OK) status = choose_bits(&j, err);
+    for (size_t i = 0; status == QINS_OK && i < j.n_items; i++)
+        j.values_total += j.items[i].parameter->n_values;
+    if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
+    if (status == QINS_OK) status = write_directory(&j, out, err);
+    if (status == QINS_OK)
+        status = qins_outdir_commit(out, err);
+    else
+        qins_outdir_abort(out);
+    if (status == QINS_OK && result != NULL) *result = j.result;
+    qins_st_writer_free(j.writer);
+    free(j.items);
+    qins_weights_close(j.weights);
+    return status;
+}

@@ -1,0 +1,145 @@
+/* Any checkpoint in, a plain Hugging Face directory out. SPDX-License-Identifier: MIT */
+#include "format/safetensors_write.h"
+#include "kernel/matrix.h"
+#include "model/side_files.h"
+#include "model/weights.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS_AT_ONCE = 256 };
+
+static const struct {
+    const char *dtype, *torch_name;
+    size_t bytes;
+} dtypes[] = {
+    [QINS_F32] = {"F32", "float32", 4}, [QINS_F16] = {"F16", "float16", 2}, [QINS_BF16] = {"BF16", "bfloat16", 2}};
+
+typedef struct job {
+    const qins_export_options *options;
+    qins_weights *weights;
+    qins_st_writer *writer;
+    const qins_parameter **parameters;
+    size_t n_parameters;
+    uint64_t values_done, values_total;
+} job;
+
+/* Converts n floats; index of the first that became infinite, or n. */
+static size_t convert(qins_dtype dtype, const float *src, size_t n, uint8_t *dst) {
+    if (dtype == QINS_F32) {
+        memcpy(dst, src, n * sizeof *src);
+        return n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half = dtype == QINS_F16 ? qins_f32_to_f16(src[i]) : qins_f32_to_bf16(src[i]);
+        float back = dtype == QINS_F16 ? qins_f16_to_f32(half) : qins_bf16_to_f32(half);
+        if (isinf(back) && !isinf(src[i])) return i;
+        memcpy(dst + 2 * i, &half, sizeof half);
+    }
+    return n;
+}
+
+/* Is it a tensor of numbers that the model computes with? Others (masks, buffers of integers) are copied. */
+static bool is_float(const qins_parameter *p) {
+    return p->encoded != NULL || (qins_types[p->plain->type].to_float != NULL && p->plain->type != QINS_TYPE_I8 &&
+                                  p->plain->type != QINS_TYPE_U8 && p->plain->type != QINS_TYPE_I16 &&
+                                  p->plain->type != QINS_TYPE_I32 && p->plain->type != QINS_TYPE_I64);
+}
+
+static qins_status write_float(job *j, size_t index, const qins_parameter *p, qins_error *err) {
+    if (p->n_values == 0) return QINS_OK;
+    qins_dtype dtype = j->options->dtype;
+    bool is_matrix = p->n_dims == 2 && !p->conv1d;
+    size_t rows = is_matrix ? (size_t)p->shape[0] : 1, cols = rows > 0 ? (size_t)p->n_values / rows : 0;
+    size_t step = qins_min_size(rows, ROWS_AT_ONCE);
+    float *values = NULL;
+    qins_matrix matrix;
+    qins_status status;
+    if (is_matrix) {
+        status = qins_weights_matrix(j->weights, p, &matrix, err);
+        if (status == QINS_OK && (values = qins_alloc(step * cols, sizeof *values)) == NULL)
+            status = qins_fail_memory(err, step * cols * sizeof *values, p->name);
+    } else {
+        status = qins_weights_vector(j->weights, p, &values, err);
+    }
+    uint8_t *bytes = qins_alloc(step * cols, dtypes[dtype].bytes);
+    if (status == QINS_OK && bytes == NULL) status = qins_fail_memory(err, step * cols * 4, p->name);
+    uint64_t offset = 0;
+    for (size_t r = 0; r < rows && status == QINS_OK; r += step) {
+        size_t n_rows = qins_min_size(step, rows - r), n = n_rows * cols;
+        if (is_matrix) qins_matrix_decode_rows(&matrix, r, n_rows, values);
+        size_t bad = convert(dtype, values, n, bytes);
+        if (bad < n) {
+            status = qins_fail(err, QINS_ERR_ARGUMENT, "tensor %s: value %g does not fit %s; export as f32 or bf16",
+                               p->name, (double)values[bad], dtypes[dtype].dtype);
+            break;
+        }
+        status = qins_st_writer_put(j->writer, index, offset, bytes, n * dtypes[dtype].bytes, err);
+        offset += n * dtypes[dtype].bytes;
+        if (status == QINS_OK && qins_report(j->options->progress, j->options->progress_user, "export",
+                                             j->values_done + r * cols, j->values_total))
+            status = qins_fail(err, QINS_ERR_CANCELLED, "cancelled");
+    }
+    free(values);
+    free(bytes);
+    return status;
+}
+
+static qins_status declare(job *j, qins_error *err) {
+    const qins_weights *w = j->weights;
+    for (size_t i = 0; i < w->n_parameters; i++) {
+        const qins_parameter *p = &w->parameters[i];
+        if (p->role == QINS_ROLE_HEAD && w->hparams.tied_head) continue;
+        bool number = is_float(p);
+        const char *dtype = number ? dtypes[j->options->dtype].dtype : qins_types[p->plain->type].name;
+        uint64_t bytes = number ? p->n_values * dtypes[j->options->dtype].bytes : p->plain->n_bytes;
+        uint64_t shape[QINS_MAX_DIMS];
+        size_t index;
+        qins_parameter_file_shape(p, shape);
+        qins_status status = qins_st_writer_add(j->writer, p->name, dtype, p->n_dims, shape, bytes, &index, err);
+        if (status != QINS_OK) return status;
+        j->parameters[j->n_parameters++] = p; /* its place is its index in the writer */
+        j->values_total += p->n_values;
+    }
+    return QINS_OK;
+}
+
+static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
+    j->parameters = qins_alloc(j->weights->n_parameters, sizeof *j->parameters);
+    if (j->parameters == NULL) return qins_fail_memory(err, j->weights->n_parameters * sizeof *j->parameters, "a plan");
+    qins_status status = qins_st_writer_new(false, &j->writer, err);
+    if (status == QINS_OK) status = declare(j, err);
+    if (status == QINS_OK)
+        status = qins_st_writer_begin(j->writer, qins_outdir_temp(out), QINS_WEIGHTS_NAME, NULL, err);
+    for (size_t i = 0; i < j->n_parameters && status == QINS_OK; i++) {
+        const qins_parameter *p = j->parameters[i];
+        status = is_float(p) ? write_float(j, i, p, err)
+                             : qins_st_writer_put(j->writer, i, 0, p->plain->data, (size_t)p->plain->n_bytes, err);
+        j->values_done += p->n_values;
+    }
+    if (status == QINS_OK) status = qins_st_writer_finish(j->writer, NULL, NULL, err);
+    if (status == QINS_OK)
+        status = qins_write_side_files(j->weights->checkpoint, out, NULL, dtypes[j->options->dtype].torch_name, err);
+    return status;
+}
+
+qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
+                        uint64_t *stored_bytes, qins_error *err) {
+    job j = {.options = options};
+    qins_outdir *out = NULL;
+    if ((int)options->dtype < QINS_F32 || options->dtype > QINS_BF16)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "dtype: expected f32, f16 or bf16");
+    qins_status status = qins_weights_open(model_path, options->no_check, &j.weights, err);
+    if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
+    if (status == QINS_OK) status = write_directory(&j, out, err);
+    if (status == QINS_OK)
+        status = qins_outdir_commit(out, err);
+    else
+        qins_outdir_abort(out);
+    if (status == QINS_OK && stored_bytes != NULL) *stored_bytes = qins_st_writer_tensor_bytes(j.writer);
+    qins_st_writer_free(j.writer);
+    free(j.parameters);
+    qins_weights_close(j.weights);
+    return status;
+}

@@ -1,0 +1,144 @@
+/* The model in memory, a session, and the steps of the forward pass. SPDX-License-Identifier: MIT */
+#ifndef QINS_MODEL_H
+#define QINS_MODEL_H
+
+#include "kernel/matrix.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+typedef struct qins_affine {
+    bool present;
+    qins_matrix weight;
+    float *bias; /* owned, NULL without one */
+} qins_affine;
+
+typedef struct qins_norm {
+    float *weight, *bias; /* owned; bias NULL without one */
+} qins_norm;
+
+typedef struct qins_expert {
+    qins_affine gate, up, down;
+} qins_expert;
+
+/* What a family or a layer lacks is not present, and the forward pass steps over it. */
+typedef struct qins_layer {
+    uint8_t flags; /* qins_layer_flag */
+    qins_norm attn_norm, attn_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
+    qins_affine q, k, v, qkv, o;
+    qins_affine gate, up, gate_up, down;
+    qins_affine router, shared_router;
+    qins_expert shared;
+    qins_expert *experts; /* n_experts of them, NULL in dense layers */
+} qins_layer;
+
+struct qins_model {
+    qins_weights *weights;
+    qins_tokenizer *tokenizer;
+    qins_matrix embed, head; /* head views the embedding when tied */
+    qins_affine positions;   /* learned positions, [max_position][hidden] */
+    float *head_bias;
+    qins_norm final_norm;
+    qins_layer *layers;
+    char codec[32];
+    uint64_t bytes_per_token;
+};
+
+/* Keys and values of one session, FP32: [layer][kv_head][n_ctx][head_dim]. */
+typedef struct qins_kv_cache {
+    size_t n_ctx, n_kv_heads, head_dim, n_layers;
+    float *keys, *values;
+} qins_kv_cache;
+
+qins_status qins_kv_cache_init(qins_kv_cache *cache, const qins_hparams *h, size_t n_ctx, qins_error *err);
+void qins_kv_cache_free(qins_kv_cache *cache);
+size_t qins_kv_cache_bytes(const qins_kv_cache *cache);
+/* [n_ctx][head_dim] of one layer and head. */
+float *qins_kv_keys(const qins_kv_cache *cache, size_t layer, size_t head);
+float *qins_kv_values(const qins_kv_cache *cache, size_t layer, size_t head);
+
+/* Where q, k and v of a head lie in a row of the projections' output. */
+typedef struct qins_qkv_view {
+    size_t row; /* floats a token */
+    size_t q_offset, k_offset, v_offset;
+    size_t head_stride; /* from one head to the next */
+} qins_qkv_view;
+
+qins_qkv_view qins_qkv_view_of(const qins_hparams *h);
+
+/* ---- rope.c ---- */
+
+/* Rotary embedding of a session: frequencies, and the angles of the tokens in work. */
+typedef struct qins_rope {
+    size_t n_pairs;
+    float scale;            /* of cosines and sines: the attention factor of yarn and longrope */
+    float *frequencies;     /* [n_pairs] radians a position */
+    float *cosines, *sines; /* [batch][n_pairs] */
+} qins_rope;
+
+/* Frequencies of params for sequences of up to n_ctx positions. */
+qins_status qins_rope_init(qins_rope *rope, const qins_rope_params *params, size_t n_ctx, size_t batch,
+                           qins_error *err);
+void qins_rope_free(qins_rope *rope);
+/* Angles of n tokens at positions [position, position+n). */
+void qins_rope_set_positions(qins_rope *rope, size_t position, size_t n_tokens);
+/* Rotates the first 2*n_pairs values of a head, pairs (i, i + n_pairs), by the angles of token t. */
+void qins_rope_apply(const qins_rope *rope, size_t t, float *head);
+
+/* ---- attention.c ---- */
+
+/* Normalises queries and keys where the family does, stores k and v of n tokens at positions [pos, pos+n), then
+ * out[t][head] = softmax(cap(q K^T * scale)) V over the positions that the layer sees. rope NULL: none. qkv is
+ * overwritten. */
+void qins_attention(const qins_hparams *h, const qins_layer *layer, const qins_kv_cache *cache, size_t layer_index,
+                    const qins_rope *rope, float *qkv, size_t pos, size_t n_tokens, float *scores, size_t score_stride,
+                    float *out);
+
+/* ---- layer_ops.c ---- */
+
+/* n values; out may be x. Copies when the norm is absent. */
+void qins_apply_norm_row(const qins_hparams *h, const qins_norm *norm, size_t n, const float *x, float *out);
+/* The same for n_rows rows of `width` values, in parallel. */
+void qins_apply_norm(const qins_hparams *h, const qins_norm *norm, size_t width, const float *x, size_t ldx,
+                     size_t n_rows, float *out, size_t ldo);
+void qins_activate(qins_activation activation, float *x, size_t n);
+/* out[t][i] = act(gate) * up, from rows of width gates followed by width ups. */
+void qins_activate_gated(qins_activation activation, const float *gate_up, size_t width, size_t n_tokens, float *out);
+/* x := cap * tanh(x / cap) */
+void qins_soft_cap(float cap, float *x, size_t n);
+
+/* ---- affine.c ---- */
+
+/* Inputs of a batch, rotated at most once for all matrices that read them. */
+typedef struct qins_input {
+    const float *x; /* [n_tokens][n_cols] */
+    size_t n_cols, n_tokens;
+    float *rotated;        /* scratch of the same size */
+    const float *rotation; /* signs that `rotated` was made with, NULL before */
+} qins_input;
+
+/* x in the basis of the matrix. */
+const float *qins_input_for(qins_input *in, const qins_matrix *m);
+/* y[t*ldy + i] = (W x)[i] + b[i]; nothing when a is not present. */
+void qins_affine_apply(const qins_affine *a, qins_input *in, float *y, size_t ldy);
+
+/* ---- experts.c ---- */
+
+typedef struct qins_expert_scratch {
+    float *logits;                              /* [batch][n_experts] */
+    float *weights;                             /* [batch][n_experts_used] */
+    size_t *chosen;                             /* the same shape */
+    size_t *tokens;                             /* [batch]: those of the expert in work */
+    float *token_weights;                       /* [batch]: theirs */
+    float *x, *rotated, *gate_up, *inner, *out; /* their activations */
+} qins_expert_scratch;
+
+qins_status qins_expert_scratch_init(qins_expert_scratch *s, const qins_hparams *h, size_t batch, qins_error *err);
+void qins_expert_scratch_free(qins_expert_scratch *s);
+/* Scores of experts in logits[n_experts] -> the n_experts_used chosen ones, best first (the lower index on ties), and
+ * their weights. Overwrites logits. */
+void qins_choose_experts(const qins_hparams *h, float *logits, size_t *chosen, float *weights);
+/* delta := sum of the chosen experts' outputs by weight, plus the shared expert where there is one. */
+void qins_experts(const qins_hparams *h, const qins_layer *layer, const float *x, size_t n_tokens, float *rotated,
+                  qins_expert_scratch *s, float *delta);
+
+#endif

@@ -1,0 +1,44 @@
+/* The qins parts of a qins directory: which matrices are encoded and how, and checksums. SPDX-License-Identifier: MIT
+ * docs/format.md is the specification. */
+#ifndef QINS_DIR_H
+#define QINS_DIR_H
+
+#include "codec/codec.h"
+#include "format/checkpoint.h"
+
+#define QINS_MANIFEST_NAME "qins_manifest.json"
+#define QINS_WEIGHTS_NAME  "model.safetensors"
+enum { QINS_FORMAT_VERSION = 1 };
+
+typedef struct qins_encoded_tensor {
+    char *name;
+    size_t n_rows, n_cols;
+    qins_encode_options options;
+    const qins_tensor *parts[QINS_PART_COUNT]; /* NULL where the storage has none */
+    char source_dtype[16];
+    uint64_t source_bytes;
+} qins_encoded_tensor;
+
+typedef struct qins_dir {
+    qins_encoded_tensor *tensors; /* sorted by name */
+    size_t n_tensors;
+    json_t *sources; /* of plain tensors that were converted: name -> [dtype, bytes] */
+} qins_dir;
+
+/* *dir is NULL when the checkpoint is a plain one. check: compares every checksum. The checkpoint must outlive dir. */
+qins_status qins_dir_read(const qins_checkpoint *checkpoint, bool check, qins_dir **dir, qins_error *err);
+/* The same without the manifest: for a file that stands alone. */
+qins_status qins_dir_read_tensors(const qins_checkpoint *checkpoint, bool check, qins_dir **dir, qins_error *err);
+void qins_dir_free(qins_dir *dir);
+const qins_encoded_tensor *qins_dir_find(const qins_dir *dir, const char *name);
+/* Name of a part's tensor: "X.weight" + ".codes"; shared tables "qins.table.gauss.4". False when it does not fit. */
+bool qins_part_name(const char *tensor_name, const qins_encode_options *options, qins_part part, bool shared,
+                    char *name, size_t size);
+
+/* Metadata entry of one encoded matrix. */
+json_t *qins_dir_entry(const qins_encoded_tensor *tensor);
+/* The manifest of a finished directory: size and XXH3-64 of every file but the weights, and of the weights' header. */
+qins_status qins_dir_manifest(const char *dir, uint64_t header_bytes, uint64_t header_hash, json_t **manifest,
+                              qins_error *err);
+
+#endif

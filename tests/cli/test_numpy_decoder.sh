@@ -1,0 +1,22 @@
+#!/bin/sh
+# A NumPy decoder written from docs/format.md decodes what the program wrote, in every storage.
+. "$(dirname "$0")/lib.sh"
+python3 -c 'import numpy' 2>/dev/null || skip "no NumPy"
+need_toy
+
+decodes() { # decodes OPTIONS...: compress, export, compare
+    rm -rf "$work/model" "$work/plain"
+    exits 0 "compress $*" qins compress "$toy" "$work/model" "$@"
+    exits 0 "export" qins export "$work/model" "$work/plain" --dtype f32
+    check "NumPy decodes $*" python3 "$QINS_SOURCE/tests/decode_qins.py" "$work/model" "$work/plain"
+}
+
+for bits in 3 4 5 6 7 8; do
+    decodes --bits "$bits" --embed-bits "$bits"
+done
+decodes --codec log --bits 9 --scale tensor --rotate off
+decodes --codec log --storage seed --embed-bits keep
+decodes --codec rational --storage f32 --embed-bits keep
+decodes --codec rational --bits 6 --scale group:48
+decodes --codec uniform --bits 5 --scale group:32 --seed 77
+finish

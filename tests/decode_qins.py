@@ -1,0 +1,94 @@
+"""A decoder of qins directories in NumPy, written from docs/format.md alone.
+
+decode_qins.py DIR EXPORT: compares every matrix of the qins directory DIR with the plain FP32 directory EXPORT that
+`qins export` made of it. Prints the largest relative difference; exits 1 when it is above 2e-6 of the matrix's largest weight.
+"""
+import json
+import sys
+
+import numpy as np
+
+
+def read_safetensors(path):
+    """Tensors by name and the metadata of a safetensors file."""
+    data = np.fromfile(path, np.uint8)
+    n = int(data[:8].view("<u8")[0])
+    header = json.loads(bytes(data[8 : 8 + n]))
+    dtypes = {"F32": "<f4", "U8": "u1", "I8": "i1", "F16": "<f2"}
+    metadata, tensors = header.pop("__metadata__"), {}
+    for name, t in header.items():
+        begin, end = t["data_offsets"]
+        raw = data[8 + n + begin : 8 + n + end]
+        tensors[name] = raw.view(dtypes[t["dtype"]]).reshape(t["shape"]) if t["dtype"] in dtypes else raw
+    return tensors, metadata
+
+
+def unpack(codes, bits):
+    """[P, T, 128*bits] bytes -> [16 P, 64 T] codes."""
+    panels, tiles, _ = codes.shape
+    lanes, at, shift = np.zeros((panels, tiles, 16, 64), np.uint16), 0, 0
+    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (3, 6, 7)), (1, (3, 5, 7, 9))):
+        if bits not in widths:
+            continue
+        plane = codes[:, :, at : at + 128 * width]
+        if width == 1:
+            values = np.unpackbits(plane, axis=2, bitorder="little").reshape(panels, tiles, 16, 64)
+        else:
+            per_byte = 8 // width
+            values = plane.reshape(panels, tiles, 16 // per_byte, 1, 64) >> (width * np.arange(per_byte, dtype=np.uint8))[:, None]
+            values = (values & (2**width - 1)).reshape(panels, tiles, 16, 64)
+        lanes |= values.astype(np.uint16) << shift
+        at, shift = at + 128 * width, shift + width
+    # [panel, tile, block, row, column in block] -> rows x columns
+    return lanes.reshape(panels, tiles, 16, 16, 4).transpose(0, 3, 1, 2, 4).reshape(16 * panels, 64 * tiles)
+
+
+def signs(seed, n):
+    x = np.arange(n, dtype=np.uint64) + np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return np.where((x ^ x >> np.uint64(31)) >> np.uint64(63), -1.0, 1.0)
+
+
+def unrotate(w, seed):
+    block = min(w.shape[1] & -w.shape[1], 4096)
+    h = np.ones((1, 1))
+    while len(h) < block:
+        h = np.block([[h, h], [h, -h]])
+    return (w.reshape(-1, block) @ h / np.sqrt(block)).reshape(w.shape) * signs(seed, w.shape[1])
+
+
+def decode(name, entry, tensors):
+    """One matrix in float64."""
+    n, k = entry["shape"]
+    codes = tensors[name + ".codes"]
+    if entry["storage"] == "seed":
+        lo, hi = tensors[name + ".log_range"].astype(np.float64)
+        magnitude = np.exp(lo + (255.0 - codes) / 254 * (hi - lo))
+        return np.where(codes == 0, 0, tensors[name + ".sign"] * magnitude)
+    if entry["storage"] == "f32":
+        z = codes.astype(np.float64)
+        return np.sign(z) * (1 - abs(z)) / (float(tensors[name + ".alpha"][0]) * abs(z))
+    table = tensors.get(name + ".table", tensors.get(f"qins.table.{entry['codec']}.{entry['bits']}"))
+    w = table.astype(np.float64)[unpack(codes, entry["bits"])[:n, :k]]
+    scales = tensors[name + ".scales"]
+    if entry["scale"] == "group":
+        w *= np.repeat(scales.transpose(0, 2, 1).reshape(-1, scales.shape[1]), entry["group_size"], axis=1)[:n, :k]
+    else:
+        w *= scales[:n, None] if entry["scale"] == "row" else scales[0]
+    return unrotate(w, entry["rotation_seed"]) if "rotation_seed" in entry else w
+
+
+def main():
+    tensors, metadata = read_safetensors(sys.argv[1] + "/model.safetensors")
+    expected, _ = read_safetensors(sys.argv[2] + "/model.safetensors")
+    entries = json.loads(metadata["qins"])["tensors"]
+    worst = 0.0
+    for name, entry in entries.items():
+        ours, theirs = decode(name, entry, tensors), expected[name]
+        worst = max(worst, np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+    print(f"{len(entries)} matrices, largest difference {worst:.3g} of the largest weight")
+    sys.exit(0 if entries and worst <= 2e-6 else 1)
+
+
+main()

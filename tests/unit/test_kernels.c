@@ -1,0 +1,228 @@
+/* Every kernel table against the scalar specification, and matrices against plain arithmetic. SPDX-License-Identifier:
+ * MIT With --bench: nanoseconds and cycles a weight of every table. */
+#include "kernel/matrix.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+enum { MAX_TABLES = 8 };
+
+static uint64_t random_state;
+
+static uint32_t random_u32(void) {
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void) {
+    return (float)random_u32() * 0x1p-31f - 1.0f;
+}
+
+static float *random_floats(size_t n) {
+    float *x = qins_alloc_aligned(n, sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = random_float();
+    return x;
+}
+
+static void every_table_decodes_the_codes_that_were_packed(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = qins_all_kernels(tables, MAX_TABLES), n_cols = 3 * QINS_TILE_COLS;
+    random_state = 1;
+    for (int bits = QINS_MIN_BITS; bits <= QINS_MAX_BITS; bits++) {
+        uint16_t codes[QINS_PANEL_ROWS * 3 * QINS_TILE_COLS];
+        float values[QINS_MAX_LEVELS], out[QINS_PANEL_ROWS * 3 * QINS_TILE_COLS];
+        for (size_t i = 0; i < QINS_PANEL_ROWS * n_cols; i++)
+            codes[i] = (uint16_t)(random_u32() & ((1u << bits) - 1));
+        for (size_t i = 0; i < QINS_MAX_LEVELS; i++)
+            values[i] = (float)i + 0.5f;
+        uint8_t *packed = qins_alloc(3 * qins_tile_bytes(bits) + 1, 1);
+        assert_non_null(packed);
+        for (size_t shift = 0; shift < 2; shift++) { /* aligned and not */
+            qins_pack_panel(codes, n_cols, QINS_PANEL_ROWS, n_cols, bits, packed + shift);
+            for (size_t t = 0; t < n_tables; t++) {
+                tables[t]->decode[bits](packed + shift, values, n_cols, out);
+                for (size_t row = 0; row < QINS_PANEL_ROWS; row++)
+                    for (size_t k = 0; k < n_cols; k++)
+                        if (out[k * QINS_PANEL_ROWS + row] != values[codes[row * n_cols + k]])
+                            fail_msg("%s, %d bits, row %zu, column %zu", tables[t]->name, bits, row, k);
+            }
+        }
+        free(packed);
+    }
+}
+
+/* Largest difference allowed between two orders of summing n products of numbers up to 1. */
+static double tolerance(size_t n) {
+    return 1e-6 * (double)n + 1e-6;
+}
+
+static void every_table_multiplies_like_scalar(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = qins_all_kernels(tables, MAX_TABLES);
+    random_state = 2;
+    for (int trial = 0; trial < 60; trial++) {
+        size_t n_cols = 1 + random_u32() % 300, n_tokens = 1 + random_u32() % 21, ldx = n_cols + random_u32() % 5;
+        float *panel = random_floats(n_cols * QINS_PANEL_ROWS), *x = random_floats(ldx * n_tokens);
+        float *start = random_floats(n_tokens * QINS_PANEL_ROWS), *expected = random_floats(n_tokens * QINS_PANEL_ROWS);
+        memcpy(expected, start, n_tokens * QINS_PANEL_ROWS * sizeof *start);
+        qins_kernels_scalar.multiply_panel(panel, n_cols, x, ldx, n_tokens, expected);
+        for (size_t t = 0; t < n_tables; t++) {
+            float *acc = random_floats(n_tokens * QINS_PANEL_ROWS);
+            memcpy(acc, start, n_tokens * QINS_PANEL_ROWS * sizeof *start);
+            tables[t]->multiply_panel(panel, n_cols, x, ldx, n_tokens, acc);
+            for (size_t i = 0; i < n_tokens * QINS_PANEL_ROWS; i++)
+                if (!(fabs((double)acc[i] - (double)expected[i]) <= tolerance(n_cols)))
+                    fail_msg("%s: %zu columns, %zu tokens: %g, expected %g", tables[t]->name, n_cols, n_tokens,
+                             (double)acc[i], (double)expected[i]);
+            free(acc);
+        }
+        free(panel);
+        free(x);
+        free(start);
+        free(expected);
+    }
+}
+
+static void every_table_has_the_same_dot_and_add_scaled(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = qins_all_kernels(tables, MAX_TABLES);
+    random_state = 3;
+    for (size_t n = 0; n < 150; n++) {
+        float *a = random_floats(n + 1), *b = random_floats(n + 1), *y = random_floats(n + 1),
+              *expected = random_floats(n + 1);
+        double dot = 0;
+        for (size_t i = 0; i < n; i++)
+            dot += (double)a[i] * (double)b[i];
+        for (size_t t = 0; t < n_tables; t++) {
+            assert_true(fabs((double)tables[t]->dot(a + 1, b + 1, n) - dot + (double)a[0] * (double)b[0] -
+                             (double)a[n] * (double)b[n]) <= tolerance(n));
+            memcpy(y, a, (n + 1) * sizeof *a);
+            memcpy(expected, a, (n + 1) * sizeof *a);
+            tables[t]->add_scaled(0.75f, b, y, n);
+            qins_kernels_scalar.add_scaled(0.75f, b, expected, n);
+            for (size_t i = 0; i <= n; i++)
+                assert_true(fabsf(y[i] - expected[i]) <= 1e-6f);
+        }
+        free(a);
+        free(b);
+        free(y);
+        free(expected);
+    }
+}
+
+static void forward_equals_arithmetic_on_decoded_weights(void **state) {
+    (void)state;
+    random_state = 4;
+    static const struct {
+        qins_codec codec;
+        qins_storage storage;
+        int bits;
+        qins_scale_kind scale;
+        size_t group;
+        qins_switch rotate;
+    } cases[] = {{QINS_CODEC_GAUSS, QINS_STORAGE_PACKED, 3, QINS_SCALE_ROW, 0, QINS_ON},
+                 {QINS_CODEC_GAUSS, QINS_STORAGE_PACKED, 4, QINS_SCALE_GROUP, 32, QINS_OFF},
+                 {QINS_CODEC_UNIFORM, QINS_STORAGE_PACKED, 5, QINS_SCALE_GROUP, 20, QINS_ON},
+                 {QINS_CODEC_RATIONAL, QINS_STORAGE_PACKED, 6, QINS_SCALE_ROW, 0, QINS_OFF},
+                 {QINS_CODEC_UNIFORM, QINS_STORAGE_PACKED, 7, QINS_SCALE_TENSOR, 0, QINS_ON},
+                 {QINS_CODEC_RATIONAL, QINS_STORAGE_PACKED, 8, QINS_SCALE_TENSOR, 0, QINS_OFF},
+                 {QINS_CODEC_LOG, QINS_STORAGE_PACKED, 9, QINS_SCALE_ROW, 0, QINS_ON},
+                 {QINS_CODEC_LOG, QINS_STORAGE_SEED, 8, QINS_SCALE_TENSOR, 0, QINS_OFF},
+                 {QINS_CODEC_RATIONAL, QINS_STORAGE_F32, 8, QINS_SCALE_TENSOR, 0, QINS_OFF}};
+    static const size_t shapes[][3] = {{1, 1, 1}, {16, 64, 1}, {17, 65, 3}, {50, 300, 9}, {33, 576, 130}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            size_t n = shapes[s][0], k = shapes[s][1], tokens = shapes[s][2];
+            float *w = random_floats(n * k), *bias = random_floats(n), *x = random_floats(tokens * k);
+            float *decoded = random_floats(n * k), *y = random_floats(tokens * n);
+            qins_encode_options options;
+            qins_encode_defaults(&options);
+            options.codec = cases[c].codec;
+            options.storage = cases[c].storage;
+            options.bits = cases[c].bits;
+            options.scale = cases[c].scale;
+            options.group_size = cases[c].group;
+            options.rotate = cases[c].rotate;
+            qins_linear *linear;
+            qins_error err = {0};
+            if (qins_linear_from_float(w, bias, n, k, &options, &linear, &err) != QINS_OK) fail_msg("%s", err.message);
+            assert_int_equal(qins_linear_decode(linear, decoded, &err), QINS_OK);
+            assert_int_equal(qins_linear_forward(linear, x, y, tokens, &err), QINS_OK);
+            for (size_t t = 0; t < tokens; t++)
+                for (size_t i = 0; i < n; i++) {
+                    double expected = (double)bias[i];
+                    for (size_t j = 0; j < k; j++)
+                        expected += (double)decoded[i * k + j] * (double)x[t * k + j];
+                    if (!(fabs((double)y[t * n + i] - expected) <= tolerance(k)))
+                        fail_msg("%s %d bits, %zu x %zu, token %zu, row %zu: %g, expected %g",
+                                 qins_codec_name(options.codec), options.bits, n, k, t, i, (double)y[t * n + i],
+                                 expected);
+                }
+            qins_linear_free(linear);
+            free(w);
+            free(bias);
+            free(x);
+            free(decoded);
+            free(y);
+        }
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Prints nanoseconds a weight on one core, from the first-level cache. */
+static void bench(void) {
+    enum { COLS = 256, REPEAT = 4000, TOKENS = 32 };
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = qins_all_kernels(tables, MAX_TABLES);
+    static uint8_t packed[COLS * QINS_PANEL_ROWS * 2];
+    static float values[QINS_MAX_LEVELS], panel[COLS * QINS_PANEL_ROWS], x[TOKENS * COLS],
+        acc[TOKENS * QINS_PANEL_ROWS];
+    double weights = (double)COLS * QINS_PANEL_ROWS * REPEAT;
+    for (size_t t = 0; t < n_tables; t++) {
+        printf("%-8s", tables[t]->name);
+        int repeat = t == 0 ? REPEAT / 40 : REPEAT;
+        for (int bits = QINS_MIN_BITS; bits <= QINS_MAX_BITS; bits++) {
+            double start = seconds();
+            for (int i = 0; i < repeat; i++)
+                tables[t]->decode[bits](packed, values, COLS, panel);
+            printf("  decode %d bit %.3f ns", bits, (seconds() - start) * 1e9 / weights * REPEAT / repeat);
+        }
+        double start = seconds();
+        for (int i = 0; i < repeat; i++)
+            tables[t]->multiply_panel(panel, COLS, x, COLS, TOKENS, acc);
+        printf("  multiply %.4f ns", (seconds() - start) * 1e9 / weights / TOKENS * REPEAT / repeat);
+        start = seconds();
+        for (int i = 0; i < repeat; i++)
+            tables[t]->multiply_panel(panel, COLS, x, COLS, 1, acc);
+        printf(", one token %.4f ns\n", (seconds() - start) * 1e9 / weights * REPEAT / repeat);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench();
+        return 0;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_table_decodes_the_codes_that_were_packed),
+        cmocka_unit_test(every_table_multiplies_like_scalar),
+        cmocka_unit_test(every_table_has_the_same_dot_and_add_scaled),
+        cmocka_unit_test(forward_equals_arithmetic_on_decoded_weights),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
