@@ -36,9 +36,10 @@ says "$work/a"
 unchanged "files that may not grow"
 
 # Where the signal falls is chance: before the handler is there (130), while compressing (1), or after the end (0).
+# --foreground: without it timeout signals the process and then its group, and a second signal ends qins at once.
 for delay in 0.01 0.03 0.06 0.1 0.15 0.2; do
     status=0
-    timeout --preserve-status -s INT $delay "$QINS" compress "$toy" "$work/a/model" --force >/dev/null 2>"$work/err" || status=$?
+    timeout --foreground --preserve-status -s INT "$delay" "$QINS" compress "$toy" "$work/a/model" --force >/dev/null 2>"$work/err" || status=$?
     case $status in
     0) fingerprint "$work/a/model" >"$work/before" ;;
     1)
