@@ -102,6 +102,8 @@ void qins_writer_put(qins_writer *w, const void *data, size_t n);
 void qins_writer_put_at(qins_writer *w, uint64_t offset, const void *data, size_t n);
 /* Flushes, syncs and closes; reports the first error. */
 qins_status qins_writer_close(qins_writer *w, qins_error *err);
+/* dir/name := data, atomically: written under a temporary name, synced, renamed. */
+qins_status qins_replace_file(const char *dir, const char *name, const void *data, size_t n, qins_error *err);
 
 /* ---- threads ---- */
 

@@ -137,3 +137,27 @@ qins_status qins_writer_close(qins_writer *w, qins_error *err) {
     *w = (qins_writer){0};
     return status;
 }
+
+qins_status qins_replace_file(const char *dir, const char *name, const void *data, size_t n, qins_error *err) {
+    char *temporary = qins_format(".%s.qins-tmp-%ld", name, (long)getpid());
+    char *from = temporary != NULL ? qins_format("%s/%s", dir, temporary) : NULL, *to = qins_format("%s/%s", dir, name);
+    qins_writer w;
+    qins_status status = from == NULL || to == NULL ? qins_fail_memory(err, strlen(dir), "a path") : QINS_OK;
+    if (status == QINS_OK) status = qins_writer_open(&w, dir, temporary, err);
+    if (status == QINS_OK) {
+        qins_writer_put(&w, data, n);
+        status = qins_writer_close(&w, err);
+        if (status == QINS_OK && rename(from, to) != 0)
+            status = qins_fail(err, QINS_ERR_IO, "%s: cannot replace: %s", to, strerror(errno));
+        if (status != QINS_OK) unlink(from);
+    }
+    int fd = status == QINS_OK ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    free(temporary);
+    free(from);
+    free(to);
+    return status;
+}

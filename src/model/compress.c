@@ -5,6 +5,7 @@
  */
 #include "format/safetensors_write.h"
 #include "kernel/matrix.h"
+#include "model/receipt.h"
 #include "model/side_files.h"
 #include "model/targets.h"
 #include "model/weights.h"
@@ -39,6 +40,7 @@ typedef struct job {
     double sum_squares, sum_squared_error;
     double codes_used, entropy_bits, linear_values; /* sums over encoded linears */
     size_t n_linears;
+    json_t *errors; /* of every encoded tensor: for the receipt */
 } job;
 
 /* ---- planning ---- */
@@ -310,6 +312,14 @@ static void count_codes(job *j, const plan_item *item, const uint64_t *histogram
     j->n_linears++;
 }
 
+/* Of codes, scales and what else belongs to this matrix alone. */
+static uint64_t encoded_bytes(const plan_item *item) {
+    uint64_t n = 0;
+    for (int p = 0; p < QINS_PART_COUNT; p++)
+        n += item->parts[p].shared ? 0 : item->parts[p].n_bytes;
+    return n;
+}
+
 static qins_status write_encoded(job *j, plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
     qins_matrix matrix;
@@ -324,6 +334,7 @@ static qins_status write_encoded(job *j, plan_item *item, qins_error *err) {
     j->sum_squares += stats->sum_squares;
     j->sum_squared_error += stats->sum_squared_error;
     count_codes(j, item, stats->histogram);
+    json_object_set_new(j->errors, p->name, qins_receipt_tensor(&item->options, encoded_bytes(item), stats));
     free(stats);
     j->result.n_encoded++;
     return status == QINS_OK ? QINS_OK
@@ -448,6 +459,7 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     if (status == QINS_OK) status = qins_dir_manifest(qins_outdir_temp(out), header_bytes, header_hash, &manifest, err);
     if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
     if (status == QINS_OK) summarize(j);
+    if (status == QINS_OK) status = qins_receipt_write(out, j->weights->checkpoint, config, &j->result, j->errors, err);
     json_decref(metadata);
     json_decref(config);
     json_decref(manifest);
@@ -470,7 +482,7 @@ static qins_status check_options(const qins_compress_options *o, qins_error *err
 
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
-    job j = {.options = options};
+    job j = {.options = options, .errors = json_object()};
     for (size_t c = 0; c < 5; c++)
         for (size_t b = 0; b <= QINS_MAX_BITS; b++)
             j.shared_tables[c][b] = NO_INDEX;
@@ -489,6 +501,7 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
         qins_outdir_abort(out);
     if (status == QINS_OK && result != NULL) *result = j.result;
     qins_st_writer_free(j.writer);
+    json_decref(j.errors);
     free(j.items);
     qins_weights_close(j.weights);
     return status;

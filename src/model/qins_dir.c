@@ -230,7 +230,8 @@ qins_status qins_dir_manifest(const char *dir, uint64_t header_bytes, uint64_t h
     if (d == NULL) status = qins_fail(err, QINS_ERR_IO, "%s: cannot list", dir);
     const struct dirent *entry;
     while (status == QINS_OK && (entry = readdir(d)) != NULL)
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, QINS_WEIGHTS_NAME) != 0)
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, QINS_WEIGHTS_NAME) != 0 &&
+            strcmp(entry->d_name, QINS_RECEIPT_NAME) != 0)
             status = hash_file(dir, entry->d_name, files, err);
     if (d != NULL) closedir(d);
     char hex[17];

@@ -8,6 +8,7 @@
 
 #define QINS_MANIFEST_NAME "qins_manifest.json"
 #define QINS_WEIGHTS_NAME  "model.safetensors"
+#define QINS_RECEIPT_NAME  "qins_receipt.json" /* not in the manifest: src/model/receipt.h */
 enum { QINS_FORMAT_VERSION = 1 };
 
 typedef struct qins_encoded_tensor {
