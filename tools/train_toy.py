@@ -17,6 +17,7 @@ import json
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import tokenizers
 import torch
@@ -31,9 +32,9 @@ EOT = "<|endoftext|>"
 SAMPLE_PROMPT = "Once upon a time there was a king who had"
 
 
-def parse_args():
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse_args(description=__doc__, **defaults):
+    """Read the command line; defaults replace those written here."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train.txt and valid.txt")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write at the end")
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer and training state")
@@ -45,6 +46,7 @@ def parse_args():
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.set_defaults(**defaults)
     return parser.parse_args()
 
 
@@ -64,11 +66,11 @@ def train_tokenizer(text_file):
     return tokenizer
 
 
-def load_tokenizer(work, text_file):
+def load_tokenizer(work, text_file, train_new):
     """Return the work folder's tokenizer, training it first when there is none."""
     path = work / "tokenizer.json"
     if not path.exists():
-        train_tokenizer(text_file).save(str(path))
+        train_new(text_file).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
@@ -153,7 +155,7 @@ def validation_loss(model, ids, ctx):
     return total / len(windows)
 
 
-def save_state(path, model, optimizer, schedule, step, history):
+def save_state(path, model, optimizer, schedule, step, history, cpu_seconds):
     """Write the training state so that a crash leaves the previous one intact."""
     part = path.with_suffix(".part")
     torch.save(
@@ -163,6 +165,7 @@ def save_state(path, model, optimizer, schedule, step, history):
             "schedule": schedule.state_dict(),
             "step": step,
             "history": history,
+            "cpu_seconds": cpu_seconds,
         },
         part,
     )
@@ -206,7 +209,7 @@ def write_model(model, tokenizer, out):
     update_json(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
 
 
-def write_card(out, args, model, tokenizer, history, n_train):
+def write_card(out, args, model, tokenizer, history, n_train, cpu_seconds):
     """Write the model card: what it is, how it was made, what it scores, how it writes."""
     n_params = sum(p.numel() for p in model.parameters())
     quote = lambda text: "\n".join("> " + line for line in text.splitlines())
@@ -223,7 +226,7 @@ nothing else; it is here so that every command of qins has a trained model to wo
   the held-out part, `prompts.txt` has 20 story openings.
 - **Recipe**: `tools/train_toy.py`, {args.epochs} epochs of {args.batch} x {args.ctx} tokens a step, AdamW
   (betas 0.9 and 0.95, weight decay {args.weight_decay} on matrices), one-cycle learning rate with peak
-  {args.lr}, gradients clipped at norm 1, bfloat16 autocast, FP32 weights, seed {args.seed}.
+  {args.lr}, gradients clipped at norm 1, bfloat16 autocast, FP32 weights, seed {args.seed}; {cpu_seconds / 60:.0f} minutes of CPU.
 - **Validation loss**: **{loss:.4f}** nats a token on the held-out tales, context {args.ctx}, in FP32
   (perplexity {math.exp(loss):.2f}).
 - **Versions**: torch {torch.__version__}, transformers {transformers.__version__}, tokenizers {tokenizers.__version__}.
@@ -244,39 +247,49 @@ Greedy, same prompt:
     (out / "README.md").write_text(card)
 
 
-def train(args):
-    """Train (or go on training) and write the model."""
+TOY = SimpleNamespace(
+    train_tokenizer=train_tokenizer,
+    new_model=lambda: GPTNeoXForCausalLM(toy_config()),
+    prepare_batch=lambda batch: batch,
+    write_model=write_model,
+    write_card=write_card,
+)
+
+
+def train(args, recipe=TOY):
+    """Train (or go on training) and write the model; recipe holds what differs between the models of this repository."""
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    tokenizer = load_tokenizer(args.work, args.data / "train.txt")
+    tokenizer = load_tokenizer(args.work, args.data / "train.txt", recipe.train_tokenizer)
     train_ids = load_ids(tokenizer, args.data / "train.txt", args.work / "train.pt")
     valid_ids = load_ids(tokenizer, args.data / "valid.txt", args.work / "valid.pt")
     epoch_steps = steps_per_epoch(train_ids, args)
     total_steps = epoch_steps * args.epochs
     print(f"{len(train_ids)} training and {len(valid_ids)} validation tokens, {total_steps} steps", flush=True)
 
-    model = GPTNeoXForCausalLM(toy_config())
+    model = recipe.new_model()
     model.train()
     optimizer, schedule = make_optimizer(model, args, total_steps)
-    step, history = 0, []
+    step, history, cpu_before = 0, [], 0.0
     state_file = args.work / "state.pt"
     if state_file.exists():
         state = torch.load(state_file)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        step, history = state["step"], state["history"]
+        step, history, cpu_before = state["step"], state["history"], state["cpu_seconds"]
         print(f"resumed at step {step}", flush=True)
 
     first_step, started = step, time.time()
+    cpu_seconds = lambda: cpu_before + time.process_time()
     for epoch in range(step // epoch_steps, args.epochs):
         losses = []
         for i, batch in enumerate(epoch_batches(train_ids, args, epoch)):
             if epoch * epoch_steps + i < step:
                 continue
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = batch_loss(model, batch)
+                loss = batch_loss(model, recipe.prepare_batch(batch))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -289,19 +302,20 @@ def train(args):
                 recent = sum(losses[-20:]) / len(losses[-20:])
                 print(
                     f"step {step}/{total_steps} loss {recent:.4f} {args.batch * args.ctx / per_step:.0f} tokens/s "
-                    f"ETA {per_step * (total_steps - step) / 60:.1f} min",
+                    f"ETA {per_step * (total_steps - step) / 60:.1f} min, "
+                    f"{cpu_seconds() / 60:.1f} min of CPU",
                     flush=True,
                 )
             if step % 100 == 0:
-                save_state(state_file, model, optimizer, schedule, step, history)
+                save_state(state_file, model, optimizer, schedule, step, history, cpu_seconds())
         valid = validation_loss(model, valid_ids, args.ctx)
         history.append({"epoch": epoch + 1, "train_loss": sum(losses) / len(losses), "valid_loss": valid})
         print(f"epoch {epoch + 1}: {history[-1]}", flush=True)
-        save_state(state_file, model, optimizer, schedule, step, history)
+        save_state(state_file, model, optimizer, schedule, step, history, cpu_seconds())
         if epoch == 0 and args.early:
-            write_model(model, tokenizer, args.early)
-    write_model(model, tokenizer, args.out)
-    write_card(args.out, args, model, tokenizer, history, len(train_ids))
+            recipe.write_model(model, tokenizer, args.early)
+    recipe.write_model(model, tokenizer, args.out)
+    recipe.write_card(args.out, args, model, tokenizer, history, len(train_ids), cpu_seconds())
 
 
 if __name__ == "__main__":
