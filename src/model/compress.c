@@ -5,9 +5,9 @@
  */
 #include "format/safetensors_write.h"
 #include "kernel/matrix.h"
+#include "model/compress_plan.h"
 #include "model/receipt.h"
 #include "model/side_files.h"
-#include "model/targets.h"
 #include "model/weights.h"
 
 #include <math.h>
@@ -16,23 +16,11 @@
 
 enum { NAME_SIZE = 512, COPY_BYTES = 4 << 20, NO_INDEX = -1 };
 
-/* What happens to one parameter. */
-typedef struct plan_item {
-    const qins_parameter *parameter;
-    bool encode;
-    qins_encode_options options;
-    qins_part_info parts[QINS_PART_COUNT];
-    ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; plain tensors use index[0] */
-    bool convert;   /* plain, but not in a form safetensors holds: becomes F32 or is put in row order */
-    qins_type type; /* plain: what is written */
-} plan_item;
-
 typedef struct job {
     const qins_compress_options *options;
     qins_weights *weights;
     qins_st_writer *writer;
-    plan_item *items;
-    size_t n_items;
+    qins_plan plan;
     ptrdiff_t shared_tables[5][QINS_MAX_BITS + 1]; /* by codec and bits */
     bool table_written[5][QINS_MAX_BITS + 1];
     uint64_t values_done, values_total; /* progress */
@@ -43,150 +31,9 @@ typedef struct job {
     json_t *errors; /* of every encoded tensor: for the receipt */
 } job;
 
-/* ---- planning ---- */
-
-static uint64_t plain_bytes(const plan_item *item) {
-    const qins_type_info *type = &qins_types[item->type];
-    return item->parameter->n_values / type->block_values * type->block_bytes;
-}
-
-static const char *source_dtype(const qins_parameter *p) {
-    return p->plain != NULL ? qins_types[p->plain->type].name : p->encoded->source_dtype;
-}
-
-static bool has_shared_table(const qins_encoded_tensor *t) {
-    return t->parts[QINS_PART_TABLE] != NULL &&
-           (t->options.codec == QINS_CODEC_GAUSS || t->options.codec == QINS_CODEC_UNIFORM);
-}
-
-/* Bytes of a parameter in the source file; tables that matrices share belong to none of them. */
-static uint64_t source_bytes(const qins_parameter *p) {
-    if (p->plain != NULL) return p->plain->n_bytes;
-    uint64_t n = 0;
-    for (int i = 0; i < QINS_PART_COUNT; i++)
-        if (p->encoded->parts[i] != NULL && !(i == QINS_PART_TABLE && has_shared_table(p->encoded)))
-            n += p->encoded->parts[i]->n_bytes;
-    return n;
-}
-
-/* Tensor bytes of the source that shared tables take. */
-static uint64_t shared_source_bytes(const job *j) {
-    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
-    uint64_t n = 0;
-    for (size_t i = 0; i < j->n_items; i++) {
-        const qins_encoded_tensor *t = j->items[i].parameter->encoded;
-        if (t == NULL || !has_shared_table(t) || counted[t->options.codec][t->options.bits]) continue;
-        counted[t->options.codec][t->options.bits] = true;
-        n += t->parts[QINS_PART_TABLE]->n_bytes;
-    }
-    return n;
-}
-
-static bool is_plain_number(qins_type type) {
-    return qins_types[type].block_values == 1;
-}
-
-static void plan_plain(plan_item *item) {
-    const qins_parameter *p = item->parameter;
-    item->encode = false;
-    item->type = p->plain != NULL && is_plain_number(p->plain->type) ? p->plain->type : QINS_TYPE_F32;
-    item->convert = p->plain == NULL || p->plain->type != item->type || !qins_tensor_is_verbatim(p->plain) ||
-                    p->conv1d != p->transposed;
-}
-
-static qins_status plan_item_of(const job *j, const qins_targets *targets, const qins_parameter *p, plan_item *item,
-                                qins_error *err) {
-    const qins_compress_options *o = j->options;
-    *item = (plan_item){.parameter = p, .options = o->linear};
-    for (int i = 0; i < QINS_PART_COUNT; i++)
-        item->index[i] = NO_INDEX;
-    bool table = p->role == QINS_ROLE_EMBEDDING || p->role == QINS_ROLE_HEAD;
-    bool encode = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2 &&
-                  (table ? o->embed_bits > 0 : p->role == QINS_ROLE_LINEAR && qins_targets_match(targets, p));
-    if (!encode) {
-        plan_plain(item);
-        return QINS_OK;
-    }
-    if (table) {
-        item->options.bits = o->embed_bits;
-        item->options.storage = QINS_STORAGE_PACKED;
-    }
-    item->encode = true;
-    qins_status status = qins_encode_resolve(&item->options, err);
-    if (status == QINS_OK)
-        status = qins_encode_parts((size_t)p->shape[0], (size_t)p->shape[1], &item->options, item->parts, err);
-    return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
-}
-
-static qins_status make_plan(job *j, qins_error *err) {
-    const qins_weights *w = j->weights;
-    qins_targets *targets = NULL;
-    qins_status status = qins_targets_new(j->options->targets, &targets, err);
-    j->items = qins_alloc(w->n_parameters, sizeof *j->items);
-    if (status == QINS_OK && j->items == NULL)
-        status = qins_fail_memory(err, w->n_parameters * sizeof *j->items, "a plan");
-    for (size_t i = 0; i < w->n_parameters && status == QINS_OK; i++) {
-        const qins_parameter *p = &w->parameters[i];
-        if (p->role == QINS_ROLE_HEAD && w->hparams.tied_head) continue; /* a second copy of the embedding */
-        status = plan_item_of(j, targets, p, &j->items[j->n_items++], err);
-    }
-    qins_targets_free(targets);
-    if (status != QINS_OK) return status;
-    size_t linears = 0;
-    const char *example = "?";
-    for (size_t i = 0; i < j->n_items; i++) {
-        if (j->items[i].parameter->role != QINS_ROLE_LINEAR) continue;
-        linears += j->items[i].encode;
-        example = j->items[i].parameter->name;
-    }
-    if (linears == 0 && j->options->linear.codec != QINS_CODEC_NONE)
-        return qins_fail(err, QINS_ERR_ARGUMENT, "targets \"%s\" match no linear of %s (they have names such as %s)",
-                         j->options->targets != NULL ? j->options->targets : "all", w->checkpoint->path, example);
-    return QINS_OK;
-}
-
-/* Bits a weight of all encoded linears, scales and tables included, at a width. */
-static double bpw_at(const job *j, int bits) {
-    double stored = 0, values = 0;
-    for (size_t i = 0; i < j->n_items; i++) {
-        const plan_item *item = &j->items[i];
-        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
-        qins_encode_options options = item->options;
-        options.bits = bits;
-        qins_part_info parts[QINS_PART_COUNT];
-        if (qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &options, parts,
-                              NULL) != QINS_OK)
-            continue;
-        for (int p = 0; p < QINS_PART_COUNT; p++)
-            stored += parts[p].shared ? 0 : (double)parts[p].n_bytes;
-        values += (double)item->parameter->n_values;
-    }
-    return 8.0 * stored / values;
-}
-
-static qins_status choose_bits(job *j, qins_error *err) {
-    double bpw = j->options->bpw;
-    if (bpw <= 0 || j->options->linear.codec == QINS_CODEC_NONE) return QINS_OK;
-    int bits = 8;
-    while (bits >= QINS_MIN_BITS && bpw_at(j, bits) > bpw)
-        bits--;
-    if (bits < QINS_MIN_BITS)
-        return qins_fail(err, QINS_ERR_ARGUMENT, "bpw %.3f is less than the smallest width takes (%.3f)", bpw,
-                         bpw_at(j, QINS_MIN_BITS));
-    for (size_t i = 0; i < j->n_items; i++) {
-        plan_item *item = &j->items[i];
-        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
-        item->options.bits = bits;
-        qins_status status = qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1],
-                                               &item->options, item->parts, err);
-        if (status != QINS_OK) return status;
-    }
-    return QINS_OK;
-}
-
 /* ---- layout ---- */
 
-static qins_status declare_part(job *j, plan_item *item, int part, qins_error *err) {
+static qins_status declare_part(job *j, qins_plan_item *item, int part, qins_error *err) {
     const qins_part_info *info = &item->parts[part];
     if (info->dtype == NULL) return QINS_OK;
     ptrdiff_t *shared = &j->shared_tables[item->options.codec][item->options.bits];
@@ -206,13 +53,13 @@ static qins_status declare_part(job *j, plan_item *item, int part, qins_error *e
     return QINS_OK;
 }
 
-static qins_status declare_plain(job *j, plan_item *item, qins_error *err) {
+static qins_status declare_plain(job *j, qins_plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
     uint64_t shape[QINS_MAX_DIMS];
     size_t index;
     qins_parameter_file_shape(p, shape);
     qins_status status = qins_st_writer_add(j->writer, p->name, qins_types[item->type].name, p->n_dims, shape,
-                                            plain_bytes(item), &index, err);
+                                            qins_plan_plain_bytes(item), &index, err);
     item->index[0] = (ptrdiff_t)index;
     return status;
 }
@@ -223,12 +70,12 @@ static qins_status declare_all(job *j, qins_error *err) {
     enum { LINE = 64, PASSES = 5 };
     static const size_t number_bytes[PASSES] = {0, 8, 4, 2, 1}; /* 0: whole lines */
     for (int pass = 0; pass < PASSES; pass++)
-        for (size_t i = 0; i < j->n_items; i++) {
-            plan_item *item = &j->items[i];
+        for (size_t i = 0; i < j->plan.n_items; i++) {
+            qins_plan_item *item = &j->plan.items[i];
             int n_parts = item->encode ? QINS_PART_COUNT : 1;
             for (int part = 0; part < n_parts; part++) {
                 const qins_part_info *info = &item->parts[part];
-                uint64_t bytes = item->encode ? info->n_bytes : plain_bytes(item);
+                uint64_t bytes = item->encode ? info->n_bytes : qins_plan_plain_bytes(item);
                 size_t number = !item->encode                                  ? qins_types[item->type].block_bytes
                                 : info->dtype != NULL && info->dtype[0] == 'F' ? 4
                                                                                : 1;
@@ -242,18 +89,19 @@ static qins_status declare_all(job *j, qins_error *err) {
 
 static json_t *make_metadata(const job *j) {
     json_t *tensors = json_object(), *sources = json_object();
-    for (size_t i = 0; i < j->n_items; i++) {
-        const plan_item *item = &j->items[i];
+    for (size_t i = 0; i < j->plan.n_items; i++) {
+        const qins_plan_item *item = &j->plan.items[i];
         const qins_parameter *p = item->parameter;
         if (item->encode) {
             qins_encoded_tensor t = {.n_rows = (size_t)p->shape[0],
                                      .n_cols = (size_t)p->shape[1],
                                      .options = item->options,
-                                     .source_bytes = source_bytes(p)};
-            snprintf(t.source_dtype, sizeof t.source_dtype, "%s", source_dtype(p));
+                                     .source_bytes = qins_plan_source_bytes(p)};
+            snprintf(t.source_dtype, sizeof t.source_dtype, "%s", qins_plan_source_dtype(p));
             json_object_set_new(tensors, p->name, qins_dir_entry(&t));
-        } else if (plain_bytes(item) != source_bytes(p)) {
-            json_object_set_new(sources, p->name, json_pack("[s, I]", source_dtype(p), (json_int_t)source_bytes(p)));
+        } else if (qins_plan_plain_bytes(item) != qins_plan_source_bytes(p)) {
+            json_object_set_new(sources, p->name,
+                                json_pack("[s, I]", qins_plan_source_dtype(p), (json_int_t)qins_plan_source_bytes(p)));
         }
     }
     json_t *meta = json_pack("{s:i, s:s, s:o, s:o}", "version", QINS_FORMAT_VERSION, "writer",
@@ -269,7 +117,7 @@ static json_t *make_metadata(const job *j) {
 
 typedef struct sink_context {
     job *job;
-    plan_item *item;
+    qins_plan_item *item;
     uint64_t values_before;
 } sink_context;
 
@@ -300,7 +148,7 @@ static void read_matrix_row(const void *context, size_t row, float *dst) {
 
 /* How many codes occur and how many bits an ideal entropy coder would need: a table that does not suit the weights
  * shows here. */
-static void count_codes(job *j, const plan_item *item, const uint64_t *histogram) {
+static void count_codes(job *j, const qins_plan_item *item, const uint64_t *histogram) {
     if (item->parameter->role != QINS_ROLE_LINEAR) return;
     double n = (double)item->parameter->n_values;
     for (size_t i = 0; i < QINS_MAX_LEVELS; i++) {
@@ -312,15 +160,7 @@ static void count_codes(job *j, const plan_item *item, const uint64_t *histogram
     j->n_linears++;
 }
 
-/* Of codes, scales and what else belongs to this matrix alone. */
-static uint64_t encoded_bytes(const plan_item *item) {
-    uint64_t n = 0;
-    for (int p = 0; p < QINS_PART_COUNT; p++)
-        n += item->parts[p].shared ? 0 : item->parts[p].n_bytes;
-    return n;
-}
-
-static qins_status write_encoded(job *j, plan_item *item, qins_error *err) {
+static qins_status write_encoded(job *j, qins_plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
     qins_matrix matrix;
     qins_status status = qins_weights_matrix(j->weights, p, &matrix, err);
@@ -334,14 +174,14 @@ static qins_status write_encoded(job *j, plan_item *item, qins_error *err) {
     j->sum_squares += stats->sum_squares;
     j->sum_squared_error += stats->sum_squared_error;
     count_codes(j, item, stats->histogram);
-    json_object_set_new(j->errors, p->name, qins_receipt_tensor(&item->options, encoded_bytes(item), stats));
+    json_object_set_new(j->errors, p->name, qins_receipt_tensor(&item->options, qins_plan_encoded_bytes(item), stats));
     free(stats);
     j->result.n_encoded++;
     return status == QINS_OK ? QINS_OK
                              : qins_prefix(err, status, "%s: tensor %s", j->weights->checkpoint->path, p->name);
 }
 
-static qins_status write_raw(job *j, const plan_item *item, qins_error *err) {
+static qins_status write_raw(job *j, const qins_plan_item *item, qins_error *err) {
     const qins_tensor *t = item->parameter->plain;
     qins_status status = QINS_OK;
     for (uint64_t done = 0; done < t->n_bytes && status == QINS_OK;) {
@@ -365,7 +205,7 @@ static size_t store_row(qins_type type, const float *row, size_t n, uint8_t *out
     return n * sizeof(uint16_t);
 }
 
-static qins_status write_converted(job *j, const plan_item *item, qins_error *err) {
+static qins_status write_converted(job *j, const qins_plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
     bool matrix = p->n_dims == 2 && !p->conv1d;
     size_t rows = matrix ? (size_t)p->shape[0] : 1, cols = rows > 0 ? (size_t)p->n_values / rows : 0;
@@ -391,8 +231,8 @@ static qins_status write_converted(job *j, const plan_item *item, qins_error *er
 }
 
 static qins_status write_tensors(job *j, qins_error *err) {
-    for (size_t i = 0; i < j->n_items; i++) {
-        plan_item *item = &j->items[i];
+    for (size_t i = 0; i < j->plan.n_items; i++) {
+        qins_plan_item *item = &j->plan.items[i];
         uint64_t before = j->values_done;
         qins_status status = item->encode    ? write_encoded(j, item, err)
                              : item->convert ? write_converted(j, item, err)
@@ -422,9 +262,9 @@ static void summarize(job *j) {
     qins_compress_result *r = &j->result;
     double bits = 0, values = 0;
     bool counted[5][QINS_MAX_BITS + 1] = {{false}};
-    for (size_t i = 0; i < j->n_items; i++) {
-        const plan_item *item = &j->items[i];
-        r->source_bytes += source_bytes(item->parameter);
+    for (size_t i = 0; i < j->plan.n_items; i++) {
+        const qins_plan_item *item = &j->plan.items[i];
+        r->source_bytes += qins_plan_source_bytes(item->parameter);
         if (!item->encode) continue;
         values += (double)item->parameter->n_values;
         for (int p = 0; p < QINS_PART_COUNT; p++) {
@@ -434,8 +274,8 @@ static void summarize(job *j) {
             bits += 8.0 * (double)item->parts[p].n_bytes;
         }
     }
-    r->source_bytes += shared_source_bytes(j);
-    r->n_tensors = j->n_items;
+    r->source_bytes += qins_plan_shared_source_bytes(&j->plan);
+    r->n_tensors = j->plan.n_items;
     r->stored_bytes = qins_st_writer_tensor_bytes(j->writer);
     r->bpw = values > 0 ? bits / values : 0;
     r->codes_used = j->n_linears > 0 ? j->codes_used / (double)j->n_linears : 0;
@@ -489,10 +329,9 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
     qins_outdir *out = NULL;
     qins_status status = check_options(options, err);
     if (status == QINS_OK) status = qins_weights_open(model_path, options->no_check, &j.weights, err);
-    if (status == QINS_OK) status = make_plan(&j, err);
-    if (status == QINS_OK) status = choose_bits(&j, err);
-    for (size_t i = 0; status == QINS_OK && i < j.n_items; i++)
-        j.values_total += j.items[i].parameter->n_values;
+    if (status == QINS_OK) status = qins_plan_make(options, j.weights, &j.plan, err);
+    for (size_t i = 0; status == QINS_OK && i < j.plan.n_items; i++)
+        j.values_total += j.plan.items[i].parameter->n_values;
     if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
     if (status == QINS_OK) status = write_directory(&j, out, err);
     if (status == QINS_OK)
@@ -502,7 +341,7 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
     if (status == QINS_OK && result != NULL) *result = j.result;
     qins_st_writer_free(j.writer);
     json_decref(j.errors);
-    free(j.items);
+    qins_plan_free(&j.plan);
     qins_weights_close(j.weights);
     return status;
 }

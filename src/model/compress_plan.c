@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/compress_plan.h"
+
+#include "model/targets.h"
+
+#include <stdlib.h>
+
+uint64_t qins_plan_plain_bytes(const qins_plan_item *item) {
+    const qins_type_info *type = &qins_types[item->type];
+    return item->parameter->n_values / type->block_values * type->block_bytes;
+}
+
+const char *qins_plan_source_dtype(const qins_parameter *p) {
+    return p->plain != NULL ? qins_types[p->plain->type].name : p->encoded->source_dtype;
+}
+
+static bool has_shared_table(const qins_encoded_tensor *t) {
+    return t->parts[QINS_PART_TABLE] != NULL &&
+           (t->options.codec == QINS_CODEC_GAUSS || t->options.codec == QINS_CODEC_UNIFORM);
+}
+
+uint64_t qins_plan_source_bytes(const qins_parameter *p) {
+    if (p->plain != NULL) return p->plain->n_bytes;
+    uint64_t n = 0;
+    for (int i = 0; i < QINS_PART_COUNT; i++)
+        if (p->encoded->parts[i] != NULL && !(i == QINS_PART_TABLE && has_shared_table(p->encoded)))
+            n += p->encoded->parts[i]->n_bytes;
+    return n;
+}
+
+uint64_t qins_plan_shared_source_bytes(const qins_plan *plan) {
+    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
+    uint64_t n = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const qins_encoded_tensor *t = plan->items[i].parameter->encoded;
+        if (t == NULL || !has_shared_table(t) || counted[t->options.codec][t->options.bits]) continue;
+        counted[t->options.codec][t->options.bits] = true;
+        n += t->parts[QINS_PART_TABLE]->n_bytes;
+    }
+    return n;
+}
+
+uint64_t qins_plan_encoded_bytes(const qins_plan_item *item) {
+    uint64_t n = 0;
+    for (int p = 0; p < QINS_PART_COUNT; p++)
+        n += item->parts[p].shared ? 0 : item->parts[p].n_bytes;
+    return n;
+}
+
+qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
+    item->options.bits = bits;
+    return qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &item->options,
+                             item->parts, err);
+}
+
+static bool is_plain_number(qins_type type) {
+    return qins_types[type].block_values == 1;
+}
+
+static void plan_plain(qins_plan_item *item) {
+    const qins_parameter *p = item->parameter;
+    item->encode = false;
+    item->type = p->plain != NULL && is_plain_number(p->plain->type) ? p->plain->type : QINS_TYPE_F32;
+    item->convert = p->plain == NULL || p->plain->type != item->type || !qins_tensor_is_verbatim(p->plain) ||
+                    p->conv1d != p->transposed;
+}
+
+static qins_status plan_parameter(const qins_compress_options *o, const qins_targets *targets, const qins_parameter *p,
+                                  qins_plan_item *item, qins_error *err) {
+    *item = (qins_plan_item){.parameter = p, .options = o->linear};
+    for (int i = 0; i < QINS_PART_COUNT; i++)
+        item->index[i] = -1;
+    bool table = p->role == QINS_ROLE_EMBEDDING || p->role == QINS_ROLE_HEAD;
+    bool encode = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2 &&
+                  (table ? o->embed_bits > 0 : p->role == QINS_ROLE_LINEAR && qins_targets_match(targets, p));
+    if (!encode) {
+        plan_plain(item);
+        return QINS_OK;
+    }
+    if (table) {
+        item->options.bits = o->embed_bits;
+        item->options.storage = QINS_STORAGE_PACKED;
+    }
+    item->encode = true;
+    qins_status status = qins_encode_resolve(&item->options, err);
+    if (status == QINS_OK)
+        status = qins_encode_parts((size_t)p->shape[0], (size_t)p->shape[1], &item->options, item->parts, err);
+    return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
+}
+
+static qins_status plan_parameters(const qins_compress_options *o, const qins_weights *w, qins_plan *plan,
+                                   qins_error *err) {
+    qins_targets *targets = NULL;
+    qins_status status = qins_targets_new(o->targets, &targets, err);
+    plan->items = qins_alloc(w->n_parameters, sizeof *plan->items);
+    if (status == QINS_OK && plan->items == NULL)
+        status = qins_fail_memory(err, w->n_parameters * sizeof *plan->items, "a plan");
+    for (size_t i = 0; i < w->n_parameters && status == QINS_OK; i++) {
+        const qins_parameter *p = &w->parameters[i];
+        if (p->role == QINS_ROLE_HEAD && w->hparams.tied_head) continue; /* a second copy of the embedding */
+        status = plan_parameter(o, targets, p, &plan->items[plan->n_items++], err);
+    }
+    qins_targets_free(targets);
+    if (status != QINS_OK) return status;
+    size_t linears = 0;
+    const char *example = "?";
+    for (size_t i = 0; i < plan->n_items; i++) {
+        if (plan->items[i].parameter->role != QINS_ROLE_LINEAR) continue;
+        linears += plan->items[i].encode;
+        example = plan->items[i].parameter->name;
+    }
+    if (linears == 0 && o->linear.codec != QINS_CODEC_NONE)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "targets \"%s\" match no linear of %s (they have names such as %s)",
+                         o->targets != NULL ? o->targets : "all", w->checkpoint->path, example);
+    return QINS_OK;
+}
+
+/* Bits a weight of all encoded linears, scales and tables included, at a width. */
+static double bpw_at(const qins_plan *plan, int bits) {
+    double stored = 0, values = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const qins_plan_item *item = &plan->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        qins_encode_options options = item->options;
+        options.bits = bits;
+        qins_part_info parts[QINS_PART_COUNT];
+        if (qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &options, parts,
+                              NULL) != QINS_OK)
+            continue;
+        for (int p = 0; p < QINS_PART_COUNT; p++)
+            stored += parts[p].shared ? 0 : (double)parts[p].n_bytes;
+        values += (double)item->parameter->n_values;
+    }
+    return 8.0 * stored / values;
+}
+
+static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
+    double bpw = o->bpw;
+    if (bpw <= 0 || o->linear.codec == QINS_CODEC_NONE) return QINS_OK;
+    int bits = 8;
+    while (bits >= QINS_MIN_BITS && bpw_at(plan, bits) > bpw)
+        bits--;
+    if (bits < QINS_MIN_BITS)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "bpw %.3f is less than the smallest width takes (%.3f)", bpw,
+                         bpw_at(plan, QINS_MIN_BITS));
+    for (size_t i = 0; i < plan->n_items; i++) {
+        qins_plan_item *item = &plan->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        qins_status status = qins_plan_set_bits(item, bits, err);
+        if (status != QINS_OK) return status;
+    }
+    return QINS_OK;
+}
+
+qins_status qins_plan_make(const qins_compress_options *o, const qins_weights *weights, qins_plan *plan,
+                           qins_error *err) {
+    qins_status status = plan_parameters(o, weights, plan, err);
+    return status == QINS_OK ? choose_bits(o, plan, err) : status;
+}
+
+void qins_plan_free(qins_plan *plan) {
+    free(plan->items);
+    *plan = (qins_plan){0};
+}
