@@ -65,6 +65,9 @@ typedef struct qins_map {
 
 qins_status qins_map_open(const char *path, qins_map *map, qins_error *err);
 void qins_map_close(qins_map *map);
+/* Takes the whole pages of n mapped bytes out of the resident memory of this process; reading them again is allowed and
+ * maps them anew. For files that are read once, front to back. */
+void qins_map_release(const void *data, size_t n);
 /* Whole file as a NUL-terminated string; refuses files larger than max_bytes. */
 qins_status qins_read_file(const char *path, size_t max_bytes, char **data, size_t *size, qins_error *err);
 bool qins_path_exists(const char *path);

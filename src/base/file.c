@@ -56,6 +56,12 @@ void qins_map_close(qins_map *map) {
     *map = (qins_map){0};
 }
 
+void qins_map_release(const void *data, size_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data, end = (begin + n) / page * page;
+    begin = (begin + page - 1) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 qins_status qins_read_file(const char *path, size_t max_bytes, char **data, size_t *size, qins_error *err) {
     int fd = -1;
     size_t n = 0;

@@ -36,7 +36,8 @@ typedef struct qins_codebook {
     bool sorted;                   /* gauss, uniform: table ascends and what follows is filled in */
     float bounds[QINS_MAX_LEVELS]; /* midpoints; bounds[i] lies between table[i] and table[i+1], the last is infinite */
     float cells_per_unit;
-    uint8_t cell_code[QINS_CELLS]; /* number of bounds below the cell; none or one lies in it */
+    /* number of bounds below the cell; none or one lies in it. Vector code reads four bytes for one. */
+    uint8_t cell_code[QINS_CELLS + 3];
 } qins_codebook;
 
 const char *qins_codec_name(qins_codec codec);

@@ -4,7 +4,7 @@
  * second pass encodes panels in parallel and hands them to the sink in order. Memory: a few panels a thread and one
  * chunk of output.
  */
-#include "codec/codec.h"
+#include "codec/simd.h"
 
 #include <float.h>
 #include <math.h>
@@ -121,8 +121,11 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
 static size_t load_row(const encoder *e, size_t row, float *dst) {
     e->source->read(e->source->context, row, dst);
     const float limit = e->signs != NULL ? ROTATION_LIMIT : FLT_MAX;
+    int bad = 0;
     for (size_t k = 0; k < e->n_cols; k++)
-        if (!(fabsf(dst[k]) <= limit)) return k; /* NaN compares false */
+        bad |= !(fabsf(dst[k]) <= limit); /* NaN compares false */
+    for (size_t k = 0; bad && k < e->n_cols; k++)
+        if (!(fabsf(dst[k]) <= limit)) return k;
     if (e->signs != NULL) qins_rotate(dst, e->n_cols, e->signs);
     return e->n_cols;
 }
@@ -296,21 +299,42 @@ typedef struct panel_scratch {
     uint16_t *codes; /* [16][n_cols] */
 } panel_scratch;
 
+enum { HISTOGRAMS = 4 }; /* neighbours count apart: adding to one count twice in a row waits for the first */
+
 typedef struct panel_stats {
     double sum_squares, sum_squared_error;
-    uint64_t histogram[QINS_MAX_LEVELS];
+    uint64_t histogram[HISTOGRAMS][QINS_MAX_LEVELS];
 } panel_stats;
+
+/* n values that share a scale. */
+static void encode_values(const encoder *e, const float *x, size_t n, float scale, uint16_t *codes,
+                          panel_stats *stats) {
+    if (e->book.sorted && scale != 0.0f)
+        qins_get_codec_simd()->nearest(&e->book, x, n, scale, codes);
+    else
+        for (size_t k = 0; k < n; k++)
+            codes[k] = (uint16_t)qins_codebook_encode(&e->book, scale != 0.0f ? x[k] / scale : 0.0f);
+    double sum[4] = {0};
+    for (size_t k = 0; k < n; k++) {
+        double error = (double)x[k] - (double)scale * (double)e->book.table[codes[k]];
+        stats->histogram[k % HISTOGRAMS][codes[k]]++;
+        sum[k % 4] += error * error;
+    }
+    stats->sum_squared_error += sum[0] + sum[1] + sum[2] + sum[3];
+}
 
 static void encode_row_packed(const encoder *e, const float *row, const float *scales, uint16_t *codes,
                               panel_stats *stats) {
-    for (size_t k = 0; k < e->n_cols; k++) {
-        float scale = scales[scale_index(e, k)], u = scale != 0.0f ? row[k] / scale : 0.0f;
-        unsigned code = qins_codebook_encode(&e->book, u);
-        double error = (double)row[k] - (double)scale * (double)e->book.table[code];
-        codes[k] = (uint16_t)code;
-        stats->histogram[code]++;
-        stats->sum_squared_error += error * error;
-    }
+    size_t step = e->options.scale == QINS_SCALE_GROUP ? e->options.group_size : e->n_cols;
+    for (size_t k = 0, g = 0; k < e->n_cols; k += step, g++)
+        encode_values(e, row + k, qins_min_size(step, e->n_cols - k), scales[g], codes + k, stats);
+}
+
+static double sum_of_squares(const float *x, size_t n) {
+    double sum[4] = {0};
+    for (size_t k = 0; k < n; k++)
+        sum[k % 4] += (double)x[k] * (double)x[k];
+    return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
 static void encode_row_seed(const encoder *e, const float *row, uint8_t *stored, int8_t *signs, panel_stats *stats) {
@@ -319,7 +343,7 @@ static void encode_row_seed(const encoder *e, const float *row, uint8_t *stored,
         stored[k] = (uint8_t)(code & 255u);
         signs[k] = code > 255 ? -1 : 1; /* exact zero is +1 */
         double error = (double)row[k] - (double)e->book.table[code];
-        stats->histogram[stored[k]]++;
+        stats->histogram[k % HISTOGRAMS][stored[k]]++;
         stats->sum_squared_error += error * error;
     }
 }
@@ -347,8 +371,7 @@ static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_
             *bad_col = bad;
             return false;
         }
-        for (size_t k = 0; k < e->n_cols; k++)
-            stats->sum_squares += (double)s->row[k] * (double)s->row[k];
+        stats->sum_squares += sum_of_squares(s->row, e->n_cols);
         if (e->options.storage == QINS_STORAGE_SEED) {
             encode_row_seed(e, s->row, codes + r * e->n_cols,
                             (int8_t *)out->signs + slot * out->sign_stride + r * e->n_cols, stats);
@@ -371,7 +394,8 @@ static void add_stats(qins_encode_stats *total, const panel_stats *part) {
     total->sum_squares += part->sum_squares;
     total->sum_squared_error += part->sum_squared_error;
     for (size_t i = 0; i < QINS_MAX_LEVELS; i++)
-        total->histogram[i] += part->histogram[i];
+        for (size_t h = 0; h < HISTOGRAMS; h++)
+            total->histogram[i] += part->histogram[h][i];
 }
 
 static qins_status encode_chunk(const encoder *e, size_t first_panel, size_t n_panels, const chunk *out,

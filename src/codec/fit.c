@@ -1,28 +1,15 @@
 /* Scales and alpha of least squared error. SPDX-License-Identifier: MIT */
-#include "codec/codec.h"
+#include "codec/simd.h"
 
 #include <math.h>
 
-/* Sorted tables: the inner loop of every scale search. Four sums let the additions overlap. */
-static double squared_error_sorted(const qins_codebook *book, const float *x, size_t n, float scale) {
-    float inverse = 1.0f / scale;
-    double sum[4] = {0};
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (size_t j = 0; j < 4; j++) {
-            float e = x[i + j] - scale * book->table[qins_nearest_code(book, x[i + j] * inverse)];
-            sum[j] += (double)e * (double)e;
-        }
-    for (; i < n; i++) {
-        float e = x[i] - scale * book->table[qins_nearest_code(book, x[i] * inverse)];
-        sum[0] += (double)e * (double)e;
-    }
-    return sum[0] + sum[1] + sum[2] + sum[3];
-}
-
 double qins_squared_error(const qins_codebook *book, const float *x, size_t n, float scale) {
-    if (book->sorted && isnormal(1.0f / scale)) return squared_error_sorted(book, x, n, scale);
-    double sum = 0, inverse = scale != 0.0f ? 1.0 / (double)scale : 0.0;
+    double sum = 0;
+    if (book->sorted && isnormal(1.0f / scale)) {
+        qins_get_codec_simd()->scale_errors(book, x, n, &scale, 1, &sum);
+        return sum;
+    }
+    double inverse = scale != 0.0f ? 1.0 / (double)scale : 0.0;
     for (size_t i = 0; i < n; i++) {
         double t = (double)book->table[qins_codebook_encode(book, (float)((double)x[i] * inverse))];
         double e = (double)x[i] - (double)scale * t;
@@ -33,12 +20,18 @@ double qins_squared_error(const qins_codebook *book, const float *x, size_t n, f
 
 /* The best scale for the codes that `scale` gives, <x,t>/<t,t>. */
 static float refine_scale(const qins_codebook *book, const float *x, size_t n, float scale) {
+    enum { BLOCK = 256 };
     if (!(scale > 0)) return scale;
-    double cross = 0, square = 0, inverse = 1.0 / (double)scale;
-    for (size_t i = 0; i < n; i++) {
-        double t = (double)book->table[qins_codebook_encode(book, (float)(x[i] * inverse))];
-        cross += t * (double)x[i];
-        square += t * t;
+    uint16_t codes[BLOCK];
+    double cross = 0, square = 0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t m = qins_min_size(BLOCK, n - i);
+        qins_get_codec_simd()->nearest(book, x + i, m, scale, codes);
+        for (size_t k = 0; k < m; k++) {
+            double t = (double)book->table[codes[k]];
+            cross += t * (double)x[i + k];
+            square += t * t;
+        }
     }
     return square > 0 && cross > 0 ? (float)(cross / square) : scale;
 }
@@ -49,13 +42,21 @@ typedef struct candidate {
     double error;
 } candidate;
 
-/* Best of n_steps scales from lo to hi in equal ratios. */
-static void scan_scales(const qins_codebook *book, const float *x, size_t n, double lo, double hi, int n_steps,
-                        candidate *best) {
-    for (int i = 0; i < n_steps; i++) {
-        float scale = (float)(lo * pow(hi / lo, (double)i / (n_steps - 1)));
-        double error = qins_squared_error(book, x, n, scale);
-        if (error < best->error) *best = (candidate){scale, error};
+enum { SCALE_STEPS = 16 };
+
+/* Best of SCALE_STEPS scales from lo to hi in equal ratios. */
+static void scan_scales(const qins_codebook *book, const float *x, size_t n, double lo, double hi, candidate *best) {
+    float scales[SCALE_STEPS];
+    double errors[SCALE_STEPS];
+    bool normal = true;
+    for (int i = 0; i < SCALE_STEPS; i++) {
+        scales[i] = (float)(lo * pow(hi / lo, (double)i / (SCALE_STEPS - 1)));
+        normal = normal && isnormal(1.0f / scales[i]);
+    }
+    if (normal) qins_get_codec_simd()->scale_errors(book, x, n, scales, SCALE_STEPS, errors);
+    for (int i = 0; i < SCALE_STEPS; i++) {
+        double error = normal ? errors[i] : qins_squared_error(book, x, n, scales[i]);
+        if (error < best->error) *best = (candidate){scales[i], error};
     }
 }
 
@@ -64,28 +65,29 @@ static void scan_scales(const qins_codebook *book, const float *x, size_t n, dou
  * 576 weights at 4 bits and 9 % at 5 and 6 (tests/unit/test_encode.c measures it). */
 static float search_scale(const qins_codebook *book, const float *x, size_t n, double rms, double largest,
                           bool thorough) {
-    enum { COARSE_STEPS = 16, FINE_STEPS = 16 };
     double start = rms / book->sigma;
     candidate best = {(float)start, INFINITY};
     if (thorough) {
         /* From half the Gaussian scale to one that clips nothing. */
         double lo = 0.5 * start, hi = fmax(2 * start, largest / (double)book->table[book->n_levels - 1]);
-        scan_scales(book, x, n, lo, hi, COARSE_STEPS, &best);
-        double ratio = pow(hi / lo, 1.0 / (COARSE_STEPS - 1)), center = (double)best.scale;
-        scan_scales(book, x, n, center / ratio, center * ratio, FINE_STEPS, &best);
+        scan_scales(book, x, n, lo, hi, &best);
+        double ratio = pow(hi / lo, 1.0 / (SCALE_STEPS - 1)), center = (double)best.scale;
+        scan_scales(book, x, n, center / ratio, center * ratio, &best);
     } else {
-        scan_scales(book, x, n, 0.9 * start, 1.15 * start, FINE_STEPS, &best);
+        scan_scales(book, x, n, 0.9 * start, 1.15 * start, &best);
     }
     float refined = refine_scale(book, x, n, best.scale);
     return qins_squared_error(book, x, n, refined) <= best.error ? refined : best.scale;
 }
 
 float qins_fit_scale(const qins_codebook *book, const float *x, size_t n, bool thorough) {
-    double square = 0, largest = 0;
-    for (size_t i = 0; i < n; i++) {
+    double square = 0;
+    float peak = 0;
+    for (size_t i = 0; i < n; i++)
         square += (double)x[i] * (double)x[i];
-        largest = fmax(largest, fabs((double)x[i]));
-    }
+    for (size_t i = 0; i < n; i++)
+        peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
+    double largest = (double)peak;
     if (largest == 0) return 0.0f;
     double rms = sqrt(square / (double)n);
     if (book->codec == QINS_CODEC_LOG) return (float)largest;

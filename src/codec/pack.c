@@ -32,26 +32,69 @@ static const planes plane_table[QINS_MAX_BITS + 1] = {
     [9] = {0, -1, -1, BYTE_PLANE, 0, 8},
 };
 
-static void pack_code(uint8_t *tile, const planes *p, size_t block, size_t lane, unsigned code) {
-    if (p->byte >= 0) tile[(size_t)p->byte + BLOCK_LANES * block + lane] = (uint8_t)code;
-    if (p->nibble >= 0)
-        tile[(size_t)p->nibble + BLOCK_LANES * (block / 2) + lane] |= (uint8_t)((code & 15u) << 4 * (block % 2));
-    if (p->pair >= 0)
-        tile[(size_t)p->pair + BLOCK_LANES * (block / 4) + lane] |=
-            (uint8_t)((code >> p->pair_shift & 3u) << 2 * (block % 4));
-    if (p->bit >= 0) tile[(size_t)p->bit + 8 * block + lane / 8] |= (uint8_t)((code >> p->bit_shift & 1u) << lane % 8);
+/* Codes of a tile in lane order, low and high bytes apart: lanes[64*block + 4*row + j]. */
+typedef struct tile_lanes {
+    uint8_t low[QINS_TILE_CODES], high[QINS_TILE_CODES];
+} tile_lanes;
+
+/* Four 16-bit codes to the low byte of each; shifted right by 8 first, to the high byte. */
+static uint32_t four_bytes(uint64_t codes) {
+    codes &= 0x00ff00ff00ff00ffu;
+    codes |= codes >> 8;
+    return (uint32_t)(codes & 0xffffu) | (uint32_t)(codes >> 16 & 0xffff0000u);
+}
+
+/* Columns [col, col+n) of n_rows rows; the other lanes keep their zeros. */
+static void gather_lanes(const uint16_t *codes, size_t ld, size_t n_rows, size_t n, bool high, tile_lanes *lanes) {
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t block = 0; 4 * block < n; block++) {
+            uint64_t four = 0;
+            memcpy(&four, codes + row * ld + 4 * block, qins_min_size(4, n - 4 * block) * sizeof *codes);
+            uint32_t bytes = four_bytes(four);
+            memcpy(lanes->low + BLOCK_LANES * block + 4 * row, &bytes, sizeof bytes);
+            if (!high) continue;
+            bytes = four_bytes(four >> 8);
+            memcpy(lanes->high + BLOCK_LANES * block + 4 * row, &bytes, sizeof bytes);
+        }
+}
+
+/* Bit `shift` of eight bytes, the first byte's lowest. */
+static uint8_t eight_bits(const uint8_t *bytes, int shift) {
+    uint64_t eight;
+    memcpy(&eight, bytes, sizeof eight);
+    return (uint8_t)((eight >> shift & 0x0101010101010101u) * 0x0102040810204080u >> 56);
+}
+
+static void write_planes(const tile_lanes *lanes, const planes *p, int bits, uint8_t *tile) {
+    if (p->byte >= 0) memcpy(tile + p->byte, lanes->low, QINS_TILE_CODES);
+    for (size_t i = 0; p->nibble >= 0 && i < QINS_TILE_CODES / BLOCK_LANES / 2; i++)
+        for (size_t lane = 0; lane < BLOCK_LANES; lane++) {
+            const uint8_t *even = lanes->low + 2 * i * BLOCK_LANES + lane;
+            tile[(size_t)p->nibble + i * BLOCK_LANES + lane] =
+                (uint8_t)((even[0] & 15u) | (even[BLOCK_LANES] & 15u) << 4);
+        }
+    for (size_t i = 0; p->pair >= 0 && i < QINS_TILE_CODES / BLOCK_LANES / 4; i++)
+        for (size_t lane = 0; lane < BLOCK_LANES; lane++) {
+            unsigned four = 0;
+            for (size_t j = 0; j < 4; j++)
+                four |= (lanes->low[(4 * i + j) * BLOCK_LANES + lane] >> p->pair_shift & 3u) << 2 * j;
+            tile[(size_t)p->pair + i * BLOCK_LANES + lane] = (uint8_t)four;
+        }
+    for (size_t i = 0; p->bit >= 0 && i < QINS_TILE_CODES / 8; i++)
+        tile[(size_t)p->bit + i] = bits == 9 ? eight_bits(lanes->high + 8 * i, p->bit_shift - 8)
+                                             : eight_bits(lanes->low + 8 * i, p->bit_shift);
 }
 
 void qins_pack_panel(const uint16_t *codes, size_t ld, size_t n_rows, size_t n_cols, int bits, uint8_t *out) {
     const planes *p = &plane_table[bits];
-    size_t tile_bytes = qins_tile_bytes(bits);
-    memset(out, 0, qins_n_tiles(n_cols) * tile_bytes);
-    for (size_t row = 0; row < n_rows; row++)
-        for (size_t col = 0; col < n_cols; col++) {
-            size_t in_tile = col % QINS_TILE_COLS;
-            pack_code(out + col / QINS_TILE_COLS * tile_bytes, p, in_tile / 4, 4 * row + in_tile % 4,
-                      codes[row * ld + col]);
-        }
+    tile_lanes lanes;
+    memset(&lanes, 0, sizeof lanes);
+    for (size_t col = 0; col < n_cols; col += QINS_TILE_COLS, out += qins_tile_bytes(bits)) {
+        size_t n = qins_min_size(QINS_TILE_COLS, n_cols - col);
+        if (n < QINS_TILE_COLS) memset(&lanes, 0, sizeof lanes);
+        gather_lanes(codes + col, ld, n_rows, n, bits == 9, &lanes);
+        write_planes(&lanes, p, bits, out);
+    }
 }
 
 unsigned qins_unpack_code(const uint8_t *tile, int bits, size_t row, size_t col) {

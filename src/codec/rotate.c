@@ -4,7 +4,7 @@
  * (W D H^T)(H D x) = W x. After it a row is very nearly Gaussian whatever it was (Ashkboos et al., QuaRot, 2024; Tseng
  * et al., QuIP#, 2024), so one table and one scale a row are enough.
  */
-#include "codec/codec.h"
+#include "codec/simd.h"
 
 #include <math.h>
 
@@ -29,24 +29,16 @@ void qins_rotation_signs(uint64_t seed, size_t n_cols, float *signs) {
         signs[k] = splitmix64(seed + k) >> 63 ? -1.0f : 1.0f;
 }
 
-/* Fast Walsh-Hadamard transform of one block, scaled to be orthonormal. */
-static void hadamard(float *restrict x, size_t n) {
-    for (size_t h = 1; h < n; h *= 2)
-        for (size_t i = 0; i < n; i += 2 * h)
-            for (size_t j = i; j < i + h; j++) {
-                float a = x[j], b = x[j + h];
-                x[j] = a + b;
-                x[j + h] = a - b;
-            }
-    float unit = (float)(1.0 / sqrt((double)n));
-    for (size_t i = 0; i < n; i++)
-        x[i] *= unit;
-}
-
+/* Each block through the fast Walsh-Hadamard transform, scaled to be orthonormal. */
 static void hadamard_blocks(float *x, size_t n_cols) {
     size_t block = qins_rotation_block(n_cols);
-    for (size_t i = 0; i < n_cols; i += block)
-        hadamard(x + i, block);
+    const qins_codec_simd *simd = qins_get_codec_simd();
+    float unit = (float)(1.0 / sqrt((double)block));
+    for (size_t i = 0; i < n_cols; i += block) {
+        simd->hadamard(x + i, block);
+        for (size_t k = 0; k < block; k++)
+            x[i + k] *= unit;
+    }
 }
 
 void qins_rotate(float *x, size_t n_cols, const float *signs) {

@@ -238,6 +238,7 @@ static qins_status write_tensors(job *j, qins_error *err) {
                              : item->convert ? write_converted(j, item, err)
                                              : write_raw(j, item, err);
         if (status != QINS_OK) return status;
+        qins_parameter_release(item->parameter);
         j->values_done = before + item->parameter->n_values;
         if (report(j)) return qins_fail(err, QINS_ERR_CANCELLED, "cancelled");
     }

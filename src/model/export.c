@@ -116,6 +116,7 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
         const qins_parameter *p = j->parameters[i];
         status = is_float(p) ? write_float(j, i, p, err)
                              : qins_st_writer_put(j->writer, i, 0, p->plain->data, (size_t)p->plain->n_bytes, err);
+        qins_parameter_release(p);
         j->values_done += p->n_values;
     }
     if (status == QINS_OK) status = qins_st_writer_finish(j->writer, NULL, NULL, err);

@@ -186,6 +186,13 @@ qins_status qins_weights_vector(const qins_weights *w, const qins_parameter *p, 
     return QINS_OK;
 }
 
+void qins_parameter_release(const qins_parameter *p) {
+    if (p->plain != NULL) qins_map_release(p->plain->data, (size_t)p->plain->n_bytes);
+    for (int i = 0; p->encoded != NULL && i < QINS_PART_COUNT; i++)
+        if (p->encoded->parts[i] != NULL)
+            qins_map_release(p->encoded->parts[i]->data, (size_t)p->encoded->parts[i]->n_bytes);
+}
+
 void qins_parameter_file_shape(const qins_parameter *p, uint64_t shape[QINS_MAX_DIMS]) {
     memcpy(shape, p->shape, sizeof p->shape);
     if (p->conv1d) swap_dimensions(shape);

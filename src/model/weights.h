@@ -53,6 +53,9 @@ qins_status qins_weights_matrix(const qins_weights *weights, const qins_paramete
 qins_status qins_weights_vector(const qins_weights *weights, const qins_parameter *parameter, float **values,
                                 qins_error *err);
 
+/* The parameter has been read for the last time: its pages leave the resident memory. */
+void qins_parameter_release(const qins_parameter *parameter);
+
 /* Shape in Hugging Face files. */
 void qins_parameter_file_shape(const qins_parameter *parameter, uint64_t shape[QINS_MAX_DIMS]);
 
