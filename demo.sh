@@ -73,7 +73,7 @@ echo "$codecs" | {
         # shellcheck disable=SC2086 # options are words
         bpw=$(qins compress "$model" "$target" $options --force --json </dev/null | jq .bpw)
         row=$(audit_row "$target")
-        qins verify "$model" "$target" --max-tokens "$max_tokens" --gen "$n_gen" --json >"$target.verify.json" </dev/null
+        qins verify "$model" "$target" --max-tokens "$max_tokens" --gen "$n_gen" --no-sampling --json >"$target.verify.json" </dev/null
         fidelity=$(jq -r '[.kl_mean, 100 * .top1, .ppl_delta_pct, "\(.greedy.matched)/\(.greedy.of)"] | @tsv' "$target.verify.json")
         speed=$(tokens_per_second "$target")
         # shellcheck disable=SC2086
@@ -90,7 +90,7 @@ $rule
 bits a weight   of the compressed matrices, scales and tables included; the embedding takes 8 unless it is kept as it is
 MiB             all weights on disk
 KL              how far the predictions moved from the original's: 0 is not at all, 0.1 is noticeable
-greedy tokens   of 20 prompts x $n_gen tokens: how many came out the same, up to the first that differed
+greedy tokens   of 32 prompts x $n_gen tokens: how many came out the same, up to the first that differed
 audit = files   the sum of all tensors and headers is the size of the files, to the byte
 
 END

@@ -1,6 +1,6 @@
 /* qins verify: fidelity of a model against a reference. SPDX-License-Identifier: MIT */
+#include "verify.h"
 #include "commands.h"
-#include "output.h"
 #include "progress.h"
 
 #include <stdio.h>
@@ -10,8 +10,9 @@
 typedef struct verify_arguments {
     common_options common;
     const char *text, *prompts;
-    size_t ctx, max_tokens, gen;
-    bool no_check;
+    size_t ctx, stride, max_tokens, gen, layers;
+    requirement_list require;
+    bool no_check, receipt, no_receipt, no_sampling;
 } verify_arguments;
 
 /* Non-empty lines of a file; they point into `text`, which is cut up in place. */
@@ -46,53 +47,33 @@ static qins_status read_lines(const char *path, line_list *list, qins_error *err
     return err->code;
 }
 
-static json_t *greedy_object(const qins_verify_result *r) {
-    json_t *prompts = json_array();
-    for (size_t i = 0; i < r->n_greedy; i++) {
-        const qins_greedy_result *g = &r->greedy[i];
-        bool diverged = g->first_divergence < g->of;
-        json_array_append_new(prompts, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "matched", (json_int_t)g->matched,
-                                                 "of", (json_int_t)g->of, "first_divergence",
-                                                 diverged ? json_integer((json_int_t)g->first_divergence) : json_null(),
-                                                 "ref_token", diverged ? json_integer(g->ref_token) : json_null(),
-                                                 "token", diverged ? json_integer(g->token) : json_null(), "ref_margin",
-                                                 diverged ? json_number(g->ref_margin) : json_null()));
+/* Into the receipt of a model that can carry one. Failing at that is worth a word, not the result. */
+static bool record(const verify_arguments *a, const qins_model *reference, const qins_model *model,
+                   const qins_verify_options *options, const qins_verify_result *result) {
+    qins_error err = {0};
+    bool recorded = false;
+    if (a->no_receipt) return false;
+    if (qins_receipt_record(reference, model, options, result, &recorded, &err) != QINS_OK)
+        fprintf(stderr, "qins: nothing was added to the receipt: %s\n", err.message);
+    return recorded;
+}
+
+static int print_result(const verify_arguments *a, const qins_verify_result *result, bool recorded) {
+    if (!a->common.json) {
+        print_verification(result);
+        if (recorded) printf("added to the model's receipt\n");
+        return EXIT_DONE;
     }
-    return json_pack("{s:I, s:I, s:o}", "matched", (json_int_t)r->greedy_matched, "of", (json_int_t)r->greedy_of,
-                     "prompts", prompts);
-}
-
-static int print_verify_json(const qins_verify_result *r) {
-    return print_json(json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tokens", (json_int_t)r->n_tokens,
-                                "kl_mean", json_number(r->kl_mean), "kl_p99", json_number(r->kl_p99), "top1",
-                                json_number(r->top1), "top10_overlap", json_number(r->top10_overlap), "ppl_ref",
-                                json_number(r->ppl_ref), "ppl", json_number(r->ppl), "ppl_delta_pct",
-                                json_number(r->ppl_delta_pct), "max_abs_logit_diff", json_number(r->max_abs_logit_diff),
-                                "greedy", greedy_object(r)));
-}
-
-static int print_verify_text(const qins_verify_result *r) {
-    printf("scored on %s tokens\n", format_count(r->n_tokens).text);
-    printf("  KL divergence   %.6g nats a token, 99th percentile %.6g\n", r->kl_mean, r->kl_p99);
-    printf("  same best token %.3f %%, top ten shared %.3f %%\n", 100 * r->top1, 100 * r->top10_overlap);
-    printf("  perplexity      %.4f -> %.4f (%+.3f %%)\n", r->ppl_ref, r->ppl, r->ppl_delta_pct);
-    printf("  largest logit difference %.4g\n", r->max_abs_logit_diff);
-    if (r->n_greedy == 0) return EXIT_DONE;
-    printf("greedy generation: %s of %s tokens as the reference's, up to the first that differs\n",
-           format_count(r->greedy_matched).text, format_count(r->greedy_of).text);
-    for (size_t i = 0; i < r->n_greedy; i++) {
-        const qins_greedy_result *g = &r->greedy[i];
-        printf("  prompt %-3zu %5zu of %zu", i + 1, g->matched, g->of);
-        if (g->first_divergence < g->of)
-            printf(", then token %d instead of %d; the reference preferred its own by %.4g", g->token, g->ref_token,
-                   g->ref_margin);
-        printf("\n");
+    json_t *object = verification_object(result);
+    if (object != NULL) {
+        json_object_set_new(object, "receipt_updated", json_boolean(recorded));
+        if (a->require.n > 0) json_object_set_new(object, "require", requirements_object(&a->require));
     }
-    return EXIT_DONE;
+    return print_json(object);
 }
 
-static int verify_models(const verify_arguments *a, const qins_model *reference, const qins_model *model,
-                         const char *text, size_t text_bytes, const line_list *prompts) {
+static int verify_models(verify_arguments *a, const qins_model *reference, const qins_model *model, const char *text,
+                         size_t text_bytes, const line_list *prompts) {
     progress_bar bar;
     qins_error err = {0};
     qins_verify_result result = {0};
@@ -101,22 +82,30 @@ static int verify_models(const verify_arguments *a, const qins_model *reference,
     const qins_verify_options options = {.text = text,
                                          .text_bytes = text_bytes,
                                          .ctx = a->ctx,
+                                         .stride = a->stride,
                                          .max_tokens = a->max_tokens,
                                          .prompts = prompts->lines,
                                          .n_prompts = prompts->n,
                                          .gen = a->gen,
+                                         .no_strategies = a->no_sampling,
+                                         .layer_tokens = a->layers,
                                          .progress = progress_update,
                                          .progress_user = &bar};
     qins_status status = qins_verify(reference, model, &options, &result, &err);
     progress_end(&bar);
     if (status == QINS_ERR_CANCELLED) return report_failure_text(&a->common, status, "interrupted");
     if (status != QINS_OK) return report_failure(&a->common, &err);
-    int exit_status = a->common.json ? print_verify_json(&result) : print_verify_text(&result);
+    bool met = judge(&a->require, &result);
+    int exit_status = print_result(a, &result, record(a, reference, model, &options, &result));
+    if (!met) {
+        print_shortfalls(&a->require);
+        exit_status = EXIT_FAILED;
+    }
     qins_verify_result_free(&result);
     return exit_status;
 }
 
-static int verify_paths(const verify_arguments *a, const char *reference_path, const char *model_path) {
+static int verify_paths(verify_arguments *a, const char *reference_path, const char *model_path) {
     const qins_model_options model_options = {.no_check = a->no_check};
     qins_model *reference = NULL, *model = NULL;
     line_list prompts = {0};
@@ -126,12 +115,17 @@ static int verify_paths(const verify_arguments *a, const char *reference_path, c
     int exit_status = EXIT_FAILED;
     qins_status status = a->text != NULL ? read_input(a->text, &text, &text_bytes, &err) : QINS_OK;
     if (status == QINS_OK && a->prompts != NULL) status = read_lines(a->prompts, &prompts, &err);
-    if (status == QINS_OK) status = qins_model_open(reference_path, &model_options, &reference, &err);
-    if (status == QINS_OK) status = qins_model_open(model_path, &model_options, &model, &err);
-    if (status == QINS_OK)
-        exit_status = verify_models(a, reference, model, text, text_bytes, &prompts);
-    else
-        report_failure(&a->common, &err);
+    if (status == QINS_OK && a->receipt) {
+        exit_status = check_receipt(
+            &(receipt_arguments){&a->common, model_path, reference_path, text, text_bytes, prompts.lines, prompts.n});
+    } else {
+        if (status == QINS_OK) status = qins_model_open(reference_path, &model_options, &reference, &err);
+        if (status == QINS_OK) status = qins_model_open(model_path, &model_options, &model, &err);
+        if (status == QINS_OK)
+            exit_status = verify_models(a, reference, model, text, text_bytes, &prompts);
+        else
+            report_failure(&a->common, &err);
+    }
     qins_model_close(model);
     qins_model_close(reference);
     free_lines(&prompts);
@@ -154,6 +148,11 @@ int command_verify(int argc, char **argv) {
          .value_name = "N",
          .min = 2,
          .help = "tokens a window; each begins with an empty context (default 512)"},
+        {.name = "stride",
+         .kind = OPTION_SIZE,
+         .value = &a.stride,
+         .value_name = "N",
+         .help = "begin a window every N tokens and score only what is new in it (default 0: --ctx, no overlap)"},
         {.name = "max-tokens",
          .kind = OPTION_SIZE,
          .value = &a.max_tokens,
@@ -163,24 +162,54 @@ int command_verify(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &a.prompts,
          .value_name = "FILE",
-         .help = "prompts for greedy generation, one a line (default: 20 built-in ones)"},
+         .help = "prompts for greedy generation, one a line (default: 32 built-in ones of 8 kinds)"},
         {.name = "gen",
          .kind = OPTION_SIZE,
          .value = &a.gen,
          .value_name = "N",
          .help = "tokens to generate for each prompt; 0 leaves it out (default 32)"},
+        {.name = "no-sampling",
+         .kind = OPTION_FLAG,
+         .value = &a.no_sampling,
+         .help = "leave the sampling strategies out"},
+        {.name = "layers",
+         .kind = OPTION_SIZE,
+         .value = &a.layers,
+         .value_name = "N",
+         .help = "also measure every layer by itself, on the first N tokens (default 0: not)"},
+        {.name = "require",
+         .kind = OPTION_PARSED,
+         .value = &a.require,
+         .value_name = "LIST",
+         .parse = parse_requirements,
+         .expects = requirements_expected,
+         .help = "exit with status 1 unless all hold: kl=0.01,top1=0.97 (kl, kl_high, kl_p99, kl_p999, ppl at most; "
+                 "top1, top10, greedy, forced, identical at least)"},
+        {.name = "receipt",
+         .kind = OPTION_FLAG,
+         .value = &a.receipt,
+         .help = "qins verify --receipt MODEL [SOURCE]: check MODEL's receipt line by line instead"},
+        {.name = "no-receipt",
+         .kind = OPTION_FLAG,
+         .value = &a.no_receipt,
+         .help = "do not add the result to the receipt of MODEL (a qins directory that can be written to)"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums"},
         COMMON_OPTIONS(a.common)};
-    static const char *const names[] = {"REF", "MODEL", NULL};
+    static const char *const names[] = {"REF", "[MODEL]", NULL};
     const command_syntax syntax = {
         "verify", names,
         "Runs both models on the same text and compares what they predict: Kullback-Leibler "
         "divergence of MODEL from REF over the whole vocabulary, agreement of the best tokens, "
-        "perplexity, and greedy generation token by token.",
+        "perplexity, sampling with equal draws, and greedy generation token by token. Each of them may be any model: a "
+        "GGUF against the checkpoint that it was made from is measured as well as a qins directory.",
         options, NULL};
     const char *paths[2];
     parse_outcome outcome = options_parse(&syntax, &a.common, argc, argv, paths);
     if (outcome != PARSE_GO) return options_exit_status(outcome);
+    if (!a.receipt && paths[1] == NULL)
+        return usage_error("'qins verify' needs MODEL after REF (see 'qins verify --help')");
+    if (a.stride > a.ctx)
+        return usage_error("option '--stride %zu' would leave tokens between windows of %zu out", a.stride, a.ctx);
     qins_set_threads(a.common.threads);
-    return verify_paths(&a, paths[0], paths[1]);
+    return a.receipt ? verify_paths(&a, paths[1], paths[0]) : verify_paths(&a, paths[0], paths[1]);
 }

@@ -13,7 +13,8 @@
  *   6. compress and export          checkpoint in, checkpoint out
  *   7. audit                        where every byte of a checkpoint goes
  *   8. fidelity                     what a compressed model lost against a reference
- *   9. single linears               the codecs without a model
+ *   9. receipts                     what was promised and measured, kept with the model and checked
+ *  10. single linears               the codecs without a model
  *
  * Conventions
  *   - Strings are UTF-8 and NUL-terminated unless a length is given. Lengths and counts are size_t.
@@ -293,40 +294,136 @@ QINS_API const qins_audit_totals *qins_audit_get_totals(const qins_audit *audit)
 typedef struct qins_verify_options {
     const char *text; /* text to score on; NULL = a built-in public-domain one */
     size_t text_bytes;
-    size_t ctx;                 /* window; every window starts with an empty cache. 0 = 512 */
-    size_t max_tokens;          /* 0 = all of the text */
+    size_t ctx;        /* window; every window starts with an empty cache. 0 = 512 */
+    size_t stride;     /* from one window to the next; only positions that no earlier window scored count. 0 = ctx */
+    size_t max_tokens; /* 0 = all of the text */
     const char *const *prompts; /* for greedy match; NULL = built-in ones */
     size_t n_prompts;
-    size_t gen; /* greedy tokens a prompt; 0 = no greedy match */
+    size_t gen;          /* greedy tokens a prompt; 0 = no greedy match */
+    bool no_strategies;  /* leave the sampling strategies out */
+    size_t layer_tokens; /* tokens of the text for the scores of layers; 0 = none. They cost a run of half the
+                            reference for each layer */
     qins_progress progress;
     void *progress_user;
 } qins_verify_options;
 
+/* 95 % bootstrap interval; NaN both when there is one block only. */
+typedef struct qins_interval {
+    double low, high;
+} qins_interval;
+
 typedef struct qins_greedy_result {
+    const char *kind;         /* of a built-in prompt: "facts", "code" ...; NULL for the caller's */
     size_t matched, of;       /* free-running greedy tokens equal to the reference, up to the first divergence */
     size_t first_divergence;  /* == of when there is none */
     int32_t ref_token, token; /* at the divergence, -1 without one */
     double ref_margin;        /* reference logit of its token minus that of the other, at the divergence */
+    size_t agreed;            /* teacher-forced: of the `of` tokens of the reference, how many the model would have
+                                 taken after the reference's own beginning */
 } qins_greedy_result;
 
+/* Positions with from..to tokens of context, themselves included. */
+typedef struct qins_position_score {
+    size_t from, to, n;
+    double kl_mean, top1;
+} qins_position_score;
+
+/* One way of sampling, at every n-th position of the text, both models after the same text and with the same draws. */
+typedef struct qins_strategy_score {
+    const char *name; /* "top-p 0.9" */
+    qins_sampling sampling;
+    size_t n;         /* positions */
+    double agreement; /* share of positions where one draw gives the same token: what `run --seed` does */
+    double coupled;   /* the same when every token of the vocabulary has a draw of its own, the same for both models */
+    double overlap;   /* 1 - total variation distance of the filtered distributions: no way of drawing agrees more */
+    double kl;        /* nats: of the filtered reference from the model on the tokens that the reference keeps */
+    double missed;    /* probability that the filtered reference gives to tokens that the model filters out */
+} qins_strategy_score;
+
+/* Layers first, then the embedding and head together (layer == n_layers of the model). */
+typedef struct qins_layer_score {
+    size_t layer;
+    double weight_rel_mse; /* of its matrices: |model - reference|^2 / |reference|^2; NaN when they cannot be paired */
+    double output_rel_mse; /* of the hidden states after it, everything compressed */
+    double cosine;         /* of the same, mean over positions */
+    double own_rel_mse;    /* of the hidden states after it when it alone is compressed */
+    double own_kl;         /* KL of the predictions when it alone is compressed */
+} qins_layer_score;
+
+enum { QINS_MAX_POSITION_SCORES = 40 };
+
 typedef struct qins_verify_result {
-    size_t n_tokens;        /* positions scored */
-    double kl_mean, kl_p99; /* KL(reference || model) in nats a token */
-    double top1;            /* share of positions with the same argmax */
-    double top10_overlap;   /* mean share of the reference's ten likeliest in the model's ten */
+    size_t n_tokens; /* positions scored */
+    size_t n_blocks; /* windows' worth of text that the intervals are drawn from */
+    double kl_mean;  /* KL(reference || model) in nats a token */
+    double kl_p50, kl_p90, kl_p99, kl_p999;
+    qins_interval kl_interval;
+    double top1;          /* share of positions with the same argmax */
+    double top10_overlap; /* mean share of the reference's ten likeliest in the model's ten */
     double ppl_ref, ppl, ppl_delta_pct;
+    qins_interval ppl_delta_interval; /* per cent */
     double max_abs_logit_diff;
-    size_t greedy_matched, greedy_of;
+    size_t n_positions;
+    qins_position_score positions[QINS_MAX_POSITION_SCORES]; /* 1, 2..3, 4..7 ... tokens of context */
+    size_t n_strategies;
+    qins_strategy_score *strategies;
+    size_t greedy_matched, greedy_of, greedy_agreed;
+    size_t greedy_identical; /* prompts equal to the end */
     size_t n_greedy;
-    qins_greedy_result *greedy; /* [n_greedy], freed by qins_verify_result_free */
+    qins_greedy_result *greedy; /* [n_greedy] */
+    size_t n_layers;
+    qins_layer_score *layers; /* [n_layers]: of the model, plus one for embedding and head */
+    char text_xxh3_64[17];    /* of the text */
+    char prompts_xxh3_64[17]; /* of the prompts, each with its NUL */
 } qins_verify_result;
 
-/* Both models must have the same vocabulary size; the reference's tokenizer is used. */
+/* Both models must have the same vocabulary size; the reference's tokenizer is used. What every figure means:
+ * docs/measuring.md. *result is filled by the call and freed by qins_verify_result_free. */
 QINS_API qins_status qins_verify(const qins_model *reference, const qins_model *model,
                                  const qins_verify_options *options, qins_verify_result *result, qins_error *err);
 QINS_API void qins_verify_result_free(qins_verify_result *result);
 
-/* ---- 9. Single linears ----------------------------------------------------------------------------- */
+/* ---- 9. Receipts ------------------------------------------------------------------------------------ */
+
+/* A qins directory carries a receipt, qins_receipt.json: what it was made from and how (written by qins_compress), and
+ * what was measured on it. docs/format.md. */
+
+/* Adds a measurement to the receipt of `model`, in the place of an older one on the same reference, text and options;
+ * atomically. *recorded is false, and nothing is done, when the model is no qins directory or cannot be written to. */
+QINS_API qins_status qins_receipt_record(const qins_model *reference, const qins_model *model,
+                                         const qins_verify_options *options, const qins_verify_result *result,
+                                         bool *recorded, qins_error *err);
+
+typedef enum qins_verdict {
+    QINS_HOLDS = 0,
+    QINS_BROKEN = 1,   /* what was found is not what the receipt says */
+    QINS_UNCHECKED = 2 /* `found` says what is needed to check it */
+} qins_verdict;
+
+typedef struct qins_receipt_line {
+    qins_verdict verdict;
+    char what[160]; /* "stored bytes" */
+    char said[160], found[160];
+} qins_receipt_line;
+
+typedef struct qins_receipt_options {
+    const char *reference; /* path of the source; NULL leaves what needs it unchecked */
+    const char *text;      /* for measurements on other than the built-in text; NULL for none */
+    size_t text_bytes;
+    const char *const *prompts; /* the same of prompts */
+    size_t n_prompts;
+    void (*line)(void *user, const qins_receipt_line *line); /* called for each line, in order */
+    void *line_user;
+    qins_progress progress;
+    void *progress_user;
+} qins_receipt_options;
+
+/* Recomputes what a receipt says: checksums, sizes, options, and with the reference its hash, the error of every matrix
+ * and the measurements. *n_broken: lines that do not hold. */
+QINS_API qins_status qins_receipt_check(const char *model_path, const qins_receipt_options *options, size_t *n_broken,
+                                        qins_error *err);
+
+/* ---- 10. Single linears ----------------------------------------------------------------------------- */
 
 typedef struct qins_linear qins_linear;
 

@@ -72,14 +72,3 @@ bool qins_compare_logits(const float *reference, const float *model, size_t n, i
     };
     return true;
 }
-
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double qins_quantile(double *values, size_t n, double share) {
-    qsort(values, n, sizeof *values, compare_doubles);
-    double rank = ceil(share * (double)n);
-    return values[rank < 1 ? 0 : rank > (double)n ? n - 1 : (size_t)rank - 1];
-}

@@ -21,13 +21,13 @@ bool qins_compare_logits(const float *reference, const float *model, size_t n, i
 /* Lowest index of the largest value. */
 int32_t qins_argmax(const float *values, size_t n);
 
-/* The smallest of values[0..n) that at least `share` of them do not exceed (nearest rank). Reorders values. n > 0. */
-double qins_quantile(double *values, size_t n, double share);
-
 /* Built-in material: some 24 kB of Grimm's tales (M. Hunt's translation, 1884) and openings for greedy generation. */
 extern const char qins_default_text[];
 extern const size_t qins_default_text_bytes;
-extern const char *const qins_default_prompts[];
+typedef struct qins_default_prompt {
+    const char *kind, *text;
+} qins_default_prompt;
+extern const qins_default_prompt qins_default_prompts[];
 extern const size_t qins_n_default_prompts;
 
 #endif

@@ -26,6 +26,7 @@ struct qins_session {
     size_t n_score_rows;
     qins_rope rope[2];           /* of full and of sliding layers */
     qins_expert_scratch experts; /* empty in dense models */
+    qins_probe probe;
 };
 
 static void add(float *x, const float *delta, size_t n) {
@@ -136,11 +137,16 @@ static void head_forward(qins_session *s, size_t n, float *logits, size_t n_logi
 
 static void batch_forward(qins_session *s, const int32_t *ids, size_t n, float *logits, size_t n_logits) {
     const qins_hparams *h = &s->model->weights->hparams;
-    embed(s, ids, n);
+    if (s->probe.first_layer == 0)
+        embed(s, ids, n);
+    else
+        memcpy(s->x, s->probe.input + s->position * h->hidden_size, n * h->hidden_size * sizeof *s->x);
     for (size_t i = 0; i < 2; i++)
         qins_rope_set_positions(&s->rope[i], s->position, n);
-    for (size_t l = 0; l < h->n_layers; l++)
+    for (size_t l = s->probe.first_layer; l < h->n_layers; l++) {
         layer_forward(s, l, n);
+        if (s->probe.output != NULL) s->probe.output(s->probe.user, l, s->x, n);
+    }
     if (n_logits > 0) head_forward(s, n, logits, n_logits);
     s->position += n;
 }
@@ -202,6 +208,10 @@ void qins_session_free(qins_session *s) {
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);
+}
+
+void qins_session_set_probe(qins_session *s, const qins_probe *probe) {
+    s->probe = *probe;
 }
 
 size_t qins_session_position(const qins_session *s) {

@@ -65,6 +65,27 @@ typedef struct qins_qkv_view {
 
 qins_qkv_view qins_qkv_view_of(const qins_hparams *h);
 
+/* ---- forward.c, for measurements ---- */
+
+/* Looks into the forward pass of a session. */
+typedef struct qins_probe {
+    /* > 0: start with this layer, from input[n_ctx][hidden] = the hidden states before it, instead of the embeddings */
+    size_t first_layer;
+    const float *input;
+    /* x[n][hidden]: hidden states of the tokens in work after `layer`; NULL for none */
+    void (*output)(void *user, size_t layer, const float *x, size_t n);
+    void *user;
+} qins_probe;
+
+/* What the probe points to must outlive the session. */
+void qins_session_set_probe(qins_session *session, const qins_probe *probe);
+
+/* The base with one layer of the donor, or with its embedding and head (layer == n_layers). Borrows both, which must
+ * have the same shapes. Released by qins_model_ungraft, which takes NULL. */
+qins_status qins_model_graft(const qins_model *base, const qins_model *donor, size_t layer, qins_model **grafted,
+                             qins_error *err);
+void qins_model_ungraft(qins_model *grafted);
+
 /* ---- rope.c ---- */
 
 /* Rotary embedding of a session: frequencies, and the angles of the tokens in work. */

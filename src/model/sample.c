@@ -1,23 +1,16 @@
-/* Next token from logits. SPDX-License-Identifier: MIT
- *
- * Filters in the order of transformers: temperature, top-k, top-p (Holtzman et al., 2019), min-p (Nguyen et al., 2024).
- */
+/* Next token from logits. SPDX-License-Identifier: MIT */
+#include "model/filter.h"
 #include "model/model.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-typedef struct candidate {
-    int32_t id;
-    float logit;
-    double probability;
-} candidate;
-
 struct qins_sampler {
     qins_sampling params;
     size_t vocab_size;
     uint64_t state[4]; /* xoshiro256++ (Blackman, Vigna) */
-    candidate *candidates;
+    qins_candidate *candidates;
+    uint64_t *order, *scratch;
 };
 
 static uint64_t rotate_left(uint64_t x, int k) {
@@ -56,8 +49,12 @@ qins_status qins_sampler_new(const qins_sampling *p, size_t vocab_size, qins_sam
         return qins_fail(err, QINS_ERR_ARGUMENT, "min-p: expected 0 to 1, not %g", (double)p->min_p);
     if (vocab_size == 0) return qins_fail(err, QINS_ERR_ARGUMENT, "an empty vocabulary cannot be sampled");
     qins_sampler *s = qins_alloc(1, sizeof *s);
-    if (s != NULL) s->candidates = qins_alloc(vocab_size, sizeof *s->candidates);
-    if (s == NULL || s->candidates == NULL) {
+    if (s != NULL) {
+        s->candidates = qins_alloc(vocab_size, sizeof *s->candidates);
+        s->order = qins_alloc(vocab_size, sizeof *s->order);
+        s->scratch = qins_alloc(vocab_size, sizeof *s->scratch);
+    }
+    if (s == NULL || s->candidates == NULL || s->order == NULL || s->scratch == NULL) {
         qins_sampler_free(s);
         return qins_fail_memory(err, vocab_size * sizeof *s->candidates, "a sampler");
     }
@@ -71,6 +68,8 @@ qins_status qins_sampler_new(const qins_sampling *p, size_t vocab_size, qins_sam
 void qins_sampler_free(qins_sampler *s) {
     if (s == NULL) return;
     free(s->candidates);
+    free(s->order);
+    free(s->scratch);
     free(s);
 }
 
@@ -82,54 +81,13 @@ static int32_t argmax(const float *logits, size_t n) {
     return (int32_t)best;
 }
 
-/* Likeliest first, lower id first among equals. */
-static int by_logit(const void *a, const void *b) {
-    const candidate *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
-    return x->id < y->id ? -1 : 1;
-}
-
-static void softmax(candidate *c, size_t n, double temperature) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        c[i].probability = exp(((double)c[i].logit - (double)c[0].logit) / temperature);
-        sum += c[i].probability;
-    }
-    for (size_t i = 0; i < n; i++)
-        c[i].probability /= sum;
-}
-
 int32_t qins_sample(qins_sampler *s, const float *logits) {
     const qins_sampling *p = &s->params;
     if (p->temperature == 0) return argmax(logits, s->vocab_size);
-    candidate *c = s->candidates;
-    size_t n = 0;
-    for (size_t i = 0; i < s->vocab_size; i++)
-        if (!isnan(logits[i])) c[n++] = (candidate){(int32_t)i, logits[i], 0};
+    size_t n = qins_rank_logits(logits, s->vocab_size, s->order, s->scratch);
     if (n == 0) return 0;
-    qsort(c, n, sizeof *c, by_logit);
-    if (isinf(c[0].logit)) return c[0].id; /* differences to it are not numbers */
-    if (p->top_k > 0) n = qins_min_size(n, (size_t)p->top_k);
-    softmax(c, n, (double)p->temperature);
-    if (p->top_p < 1) {
-        double sum = 0;
-        size_t kept = 0;
-        while (kept < n && sum < (double)p->top_p)
-            sum += c[kept++].probability;
-        n = qins_max_size(1, kept);
-        softmax(c, n, (double)p->temperature);
-    }
-    if (p->min_p > 0) {
-        size_t kept = 1;
-        while (kept < n && c[kept].probability >= (double)p->min_p * c[0].probability)
-            kept++;
-        n = kept;
-        softmax(c, n, (double)p->temperature);
-    }
-    double draw = (double)(next_random(s->state) >> 11) * 0x1p-53, sum = 0;
-    for (size_t i = 0; i + 1 < n; i++) {
-        sum += c[i].probability;
-        if (draw < sum) return c[i].id;
-    }
-    return c[n - 1].id;
+    n = qins_filter(p, logits, s->order, n, s->candidates);
+    if (isinf(s->candidates[0].logit)) return s->candidates[0].id; /* without a draw */
+    double draw = (double)(next_random(s->state) >> 11) * 0x1p-53;
+    return s->candidates[qins_draw(s->candidates, n, draw)].id;
 }

@@ -1,5 +1,6 @@
 /* Comparison of logits against values worked out by hand. SPDX-License-Identifier: MIT */
 #include "measure/fidelity.h"
+#include "measure/stats.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -114,6 +115,7 @@ static void quantile_is_the_nearest_rank(void **state) {
     double values[100], one[] = {5};
     for (int i = 0; i < 100; i++)
         values[i] = (double)((i * 37 + 11) % 100 + 1);
+    qins_sort(values, 100);
     assert_true(qins_quantile(values, 100, 0.99) == 99);
     assert_true(qins_quantile(values, 100, 0.5) == 50);
     assert_true(qins_quantile(values, 100, 1.0) == 100);
@@ -124,7 +126,11 @@ static void built_in_material_is_there(void **state) {
     (void)state;
     assert_int_equal(strlen(qins_default_text), qins_default_text_bytes);
     assert_true(qins_default_text_bytes > 20000);
-    assert_int_equal(qins_n_default_prompts, 20);
+    assert_int_equal(qins_n_default_prompts, 32);
+    size_t n_kinds = 0;
+    for (size_t i = 0; i < qins_n_default_prompts; i++)
+        n_kinds += i == 0 || strcmp(qins_default_prompts[i].kind, qins_default_prompts[i - 1].kind) != 0;
+    assert_int_equal(n_kinds, 8);
 }
 
 int main(void) {
