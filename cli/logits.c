@@ -1,5 +1,6 @@
 /* qins logits: the raw numbers, for tests and oracles. SPDX-License-Identifier: MIT */
 #include "commands.h"
+#include "kv_bits.h"
 #include "npy.h"
 #include "output.h"
 #include "progress.h"
@@ -15,6 +16,7 @@ typedef struct logits_arguments {
     common_options common;
     const char *ids, *ids_file, *out;
     bool no_check;
+    kv_bits kv;
 } logits_arguments;
 
 /* Ids separated by commas or white space. NULL with *bad set to the offending text, or out of memory with *bad NULL. */
@@ -67,7 +69,8 @@ static int logits_of_ids(const logits_arguments *a, const char *model_path, cons
     catch_interrupts();
     qins_status status = qins_model_open(model_path, &model_options, &model, &err);
     if (status == QINS_OK) qins_model_get_info(model, &info);
-    if (status == QINS_OK) status = qins_session_new(model, n_ids, &session, &err);
+    const qins_session_options session_options = {.n_ctx = n_ids, .key_bits = a->kv.keys, .value_bits = a->kv.values};
+    if (status == QINS_OK) status = qins_session_new_with(model, &session_options, &session, &err);
     if (status == QINS_OK) status = npy_begin(&w, a->out, n_ids, info.vocab_size, &err);
     if (status == QINS_OK) status = write_logits(session, ids, n_ids, info.vocab_size, &w, &bar, &err);
     if (status == QINS_OK) status = npy_commit(&w, &err);
@@ -100,6 +103,7 @@ int command_logits(int argc, char **argv) {
          .value = &a.out,
          .value_name = "F.npy",
          .help = "file to write: float32 of shape [ids, vocabulary]"},
+        KV_BITS_OPTION(a.kv, ""),
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums"},
         COMMON_OPTIONS(a.common)};
     static const char *const names[] = {"MODEL", NULL};

@@ -1,5 +1,6 @@
 /* qins run: generates text, printed token by token. SPDX-License-Identifier: MIT */
 #include "commands.h"
+#include "kv_bits.h"
 #include "output.h"
 #include "progress.h"
 
@@ -22,6 +23,7 @@ typedef struct run_arguments {
     int top_k;
     uint64_t seed;
     bool raw, ignore_eos, hide_prompt, no_check;
+    kv_bits kv;
 } run_arguments;
 
 /* Ids and text of one generation. */
@@ -240,7 +242,8 @@ static int run_model(run_arguments *a, const char *model_path, const char *promp
     if (status == QINS_OK) qins_model_get_info(model, &info);
     if (status == QINS_OK) status = start_generation(a, model, prompt, prompt_bytes, &g, &err);
     if (status == QINS_OK) status = choose_context(a, &info, g.n_prompt, &n_ctx, &err);
-    if (status == QINS_OK) status = qins_session_new(model, n_ctx, &session, &err);
+    const qins_session_options session_options = {.n_ctx = n_ctx, .key_bits = a->kv.keys, .value_bits = a->kv.values};
+    if (status == QINS_OK) status = qins_session_new_with(model, &session_options, &session, &err);
     if (status == QINS_OK) status = qins_sampler_new(&sampling, info.vocab_size, &sampler, &err);
     if (status == QINS_OK && (logits = malloc(info.vocab_size * sizeof *logits)) == NULL) status = out_of_memory(&err);
     if (status == QINS_OK && !a->common.json && !a->hide_prompt) {
@@ -324,6 +327,7 @@ int command_run(int argc, char **argv) {
          .value = &a.ctx,
          .value_name = "N",
          .help = "context length (default 0: prompt and generated tokens)"},
+        KV_BITS_OPTION(a.kv, ""),
         {.name = "raw",
          .kind = OPTION_FLAG,
          .value = &a.raw,

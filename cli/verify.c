@@ -1,6 +1,7 @@
 /* qins verify: fidelity of a model against a reference. SPDX-License-Identifier: MIT */
 #include "verify.h"
 #include "commands.h"
+#include "kv_bits.h"
 #include "progress.h"
 
 #include <stdio.h>
@@ -13,6 +14,7 @@ typedef struct verify_arguments {
     size_t ctx, stride, max_tokens, gen, layers;
     requirement_list require;
     bool no_check, receipt, no_receipt, no_sampling;
+    kv_bits kv;
 } verify_arguments;
 
 /* Non-empty lines of a file; they point into `text`, which is cut up in place. */
@@ -89,6 +91,8 @@ static int verify_models(verify_arguments *a, const qins_model *reference, const
                                          .gen = a->gen,
                                          .no_strategies = a->no_sampling,
                                          .layer_tokens = a->layers,
+                                         .key_bits = a->kv.keys,
+                                         .value_bits = a->kv.values,
                                          .progress = progress_update,
                                          .progress_user = &bar};
     qins_status status = qins_verify(reference, model, &options, &result, &err);
@@ -193,6 +197,7 @@ int command_verify(int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &a.no_receipt,
          .help = "do not add the result to the receipt of MODEL (a qins directory that can be written to)"},
+        KV_BITS_OPTION(a.kv, " of MODEL; REF always has 16"),
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums"},
         COMMON_OPTIONS(a.common)};
     static const char *const names[] = {"REF", "[MODEL]", NULL};

@@ -131,21 +131,58 @@ QINS_API void qins_free(void *p);
 
 typedef struct qins_session qins_session;
 
-/* KV cache for n_ctx positions and scratch memory. The model must outlive the session. Models whose rotary
- * embedding depends on the length of the sequence (dynamic, longrope) take n_ctx for it: docs/families.md. */
+/* A session holds one sequence or several, each with its own positions, and scratch memory. The cache keeps keys and
+ * values as F16 unless asked otherwise: 32 (FP32, for comparisons with other programs), 16, or 8, 6, 5, 4 or 3 bits
+ * (docs/kv-cache.md says what that costs). Its memory grows with the positions in use. */
+typedef struct qins_session_options {
+    size_t n_ctx;       /* positions of each sequence, at most. Models whose rotary embedding depends on the length
+                           of the sequence (dynamic, longrope) take it for that: docs/families.md */
+    size_t n_sequences; /* 0 = 1 */
+    int key_bits, value_bits; /* 0 = 16 */
+} qins_session_options;
+
+/* The model must outlive the session. The session works with up to the threads that are set when it is made. */
+QINS_API qins_status qins_session_new_with(const qins_model *model, const qins_session_options *options,
+                                           qins_session **session, qins_error *err);
+/* One sequence, cached as F16. */
 QINS_API qins_status qins_session_new(const qins_model *model, size_t n_ctx, qins_session **session, qins_error *err);
 QINS_API void qins_session_free(qins_session *session);
-QINS_API size_t qins_session_position(const qins_session *session);
-/* Forgets everything from position n on. n must not exceed the current position. */
-QINS_API qins_status qins_session_truncate(qins_session *session, size_t n, qins_error *err);
-/* Bytes of KV cache that the session holds. */
+/* Bytes of KV cache that positions take, of all sequences. */
 QINS_API size_t qins_session_kv_bytes(const qins_session *session);
 
-/* Appends ids[0..n) and computes the logits of the last n_logits of them (n_logits <= n; 0 for none):
+/* Appends ids[0..n) to sequence 0 and computes the logits of the last n_logits of them (n_logits <= n; 0 for none):
  * logits is [n_logits][vocab_size], caller-owned. Ids out of range and a full context are refused
  * before anything changes. */
 QINS_API qins_status qins_session_eval(qins_session *session, const int32_t *ids, size_t n, float *logits,
                                        size_t n_logits, qins_error *err);
+
+typedef struct qins_batch_token {
+    int32_t id;
+    uint32_t sequence; /* below n_sequences */
+    bool wants_logits;
+} qins_batch_token;
+
+/* The same for tokens of several sequences, which share each pass over the weights. The tokens of a sequence come in
+ * their order; logits has one row for every token that wants them, in the order of the tokens. */
+QINS_API qins_status qins_session_eval_batch(qins_session *session, const qins_batch_token *tokens, size_t n,
+                                             float *logits, qins_error *err);
+
+/* Tokens of sequence 0, and of any. */
+QINS_API size_t qins_session_position(const qins_session *session);
+QINS_API size_t qins_sequence_length(const qins_session *session, size_t sequence);
+/* Ids of a sequence, [qins_sequence_length]; they live until the session next changes. */
+QINS_API const int32_t *qins_sequence_tokens(const qins_session *session, size_t sequence);
+
+/* Forgets everything of sequence 0 from position n on. n must not exceed the current position. */
+QINS_API qins_status qins_session_truncate(qins_session *session, size_t n, qins_error *err);
+QINS_API qins_status qins_sequence_truncate(qins_session *session, size_t sequence, size_t n, qins_error *err);
+/* Sequence `to` becomes a copy of `from`. */
+QINS_API qins_status qins_sequence_fork(qins_session *session, size_t from, size_t to, qins_error *err);
+/* Forgets positions [keep, keep + drop); those behind move up and their keys are turned to the new positions, so that a
+ * full context goes on without evaluating it again. What the model computed from the forgotten tokens stays in the
+ * others; coded rows are coded once more. Models with learned positions refuse. */
+QINS_API qins_status qins_sequence_shift(qins_session *session, size_t sequence, size_t keep, size_t drop,
+                                         qins_error *err);
 
 /* ---- 5. Sampling ----------------------------------------------------------------------------- */
 
@@ -299,10 +336,11 @@ typedef struct qins_verify_options {
     size_t max_tokens; /* 0 = all of the text */
     const char *const *prompts; /* for greedy match; NULL = built-in ones */
     size_t n_prompts;
-    size_t gen;          /* greedy tokens a prompt; 0 = no greedy match */
-    bool no_strategies;  /* leave the sampling strategies out */
-    size_t layer_tokens; /* tokens of the text for the scores of layers; 0 = none. They cost a run of half the
-                            reference for each layer */
+    size_t gen;               /* greedy tokens a prompt; 0 = no greedy match */
+    bool no_strategies;       /* leave the sampling strategies out */
+    size_t layer_tokens;      /* tokens of the text for the scores of layers; 0 = none. They cost a run of half the
+                                 reference for each layer */
+    int key_bits, value_bits; /* of the model's KV cache, 0 = 16; the reference has 16 */
     qins_progress progress;
     void *progress_user;
 } qins_verify_options;

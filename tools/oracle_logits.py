@@ -59,7 +59,7 @@ def qins_logits(args, ids):
     with tempfile.TemporaryDirectory() as folder:
         ids_file, out = Path(folder) / "ids.txt", Path(folder) / "logits.npy"
         ids_file.write_text(",".join(map(str, ids)) + "\n")
-        command = [args.qins, "logits", args.model, "--ids-file", ids_file, "--out", out, "--threads", args.threads]
+        command = [args.qins, "logits", args.model, "--ids-file", ids_file, "--out", out, "--kv-bits", "32", "--threads", args.threads]
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
         return np.load(out)
 

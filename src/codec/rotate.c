@@ -30,7 +30,7 @@ void qins_rotation_signs(uint64_t seed, size_t n_cols, float *signs) {
 }
 
 /* Each block through the fast Walsh-Hadamard transform, scaled to be orthonormal. */
-static void hadamard_blocks(float *x, size_t n_cols) {
+void qins_hadamard(float *x, size_t n_cols) {
     size_t block = qins_rotation_block(n_cols);
     const qins_codec_simd *simd = qins_get_codec_simd();
     float unit = (float)(1.0 / sqrt((double)block));
@@ -44,11 +44,11 @@ static void hadamard_blocks(float *x, size_t n_cols) {
 void qins_rotate(float *x, size_t n_cols, const float *signs) {
     for (size_t k = 0; k < n_cols; k++)
         x[k] *= signs[k];
-    hadamard_blocks(x, n_cols);
+    qins_hadamard(x, n_cols);
 }
 
 void qins_unrotate(float *x, size_t n_cols, const float *signs) {
-    hadamard_blocks(x, n_cols);
+    qins_hadamard(x, n_cols);
     for (size_t k = 0; k < n_cols; k++)
         x[k] *= signs[k];
 }

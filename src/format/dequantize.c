@@ -6,7 +6,7 @@
  */
 #include "format/checkpoint.h"
 
-#include "format/half.h"
+#include "base/half.h"
 
 #include <string.h>
 

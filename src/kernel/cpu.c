@@ -14,7 +14,7 @@ size_t qins_all_kernels(const qins_kernels **tables, size_t max) {
     found[n++] = &qins_kernels_generic;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (avx2) found[n++] = &qins_kernels_avx2;
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -41,6 +41,10 @@ static void choose(void) {
 const qins_kernels *qins_get_kernels(void) {
     pthread_once(&once, choose);
     return chosen;
+}
+
+const qins_attention_kernels *qins_get_attention_kernels(void) {
+    return qins_get_kernels()->attention;
 }
 
 const char *qins_cpu_level(void) {

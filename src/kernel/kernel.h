@@ -8,6 +8,7 @@
 #define QINS_KERNEL_H
 
 #include "codec/codec.h"
+#include "kernel/attention.h"
 
 /* n_cols columns (a multiple of 64) of one packed panel: out[k*16 + row] = table[code of (row, k)]. */
 typedef void (*qins_decode_fn)(const uint8_t *tiles, const float *table, size_t n_cols, float *out);
@@ -20,6 +21,7 @@ typedef struct qins_kernels {
     float (*dot)(const float *a, const float *b, size_t n);
     /* y += a*x */
     void (*add_scaled)(float a, const float *x, float *y, size_t n);
+    const qins_attention_kernels *attention; /* attention.h */
 } qins_kernels;
 
 /* The table in use. */

@@ -173,12 +173,12 @@ static void add_scaled(float a, const float *x, float *y, size_t n) {
         y[i] += a * x[i];
 }
 
-#define TABLE_NAME_(name) qins_kernels_##name
-#define TABLE_NAME(name)  TABLE_NAME_(name)
-#define TEXT_(name)       #name
-#define TEXT(name)        TEXT_(name)
+#define TABLE_NAME_OF_(kind, name) kind##name
+#define TABLE_NAME_OF(kind, name)  TABLE_NAME_OF_(kind, name)
+#define TEXT_(name)                #name
+#define TEXT(name)                 TEXT_(name)
 
-const qins_kernels TABLE_NAME(QINS_VECTOR_NAME) = {
+const qins_kernels TABLE_NAME_OF(qins_kernels_, QINS_VECTOR_NAME) = {
     .name = TEXT(QINS_VECTOR_NAME),
     .decode = {[3] = decode_3,
                [4] = decode_4,
@@ -190,4 +190,5 @@ const qins_kernels TABLE_NAME(QINS_VECTOR_NAME) = {
     .multiply_panel = multiply_panel,
     .dot = dot,
     .add_scaled = add_scaled,
+    .attention = &TABLE_NAME_OF(qins_attention_, QINS_VECTOR_NAME),
 };

@@ -21,7 +21,9 @@ static void close_sessions(qins_verifier *v) {
 qins_status qins_verifier_open_sessions(qins_verifier *v, size_t n_ctx, qins_error *err) {
     close_sessions(v);
     qins_status status = qins_session_new(v->reference, n_ctx, &v->ref_session, err);
-    return status != QINS_OK ? status : qins_session_new(v->model, n_ctx, &v->session, err);
+    const qins_session_options options = {
+        .n_ctx = n_ctx, .key_bits = v->options->key_bits, .value_bits = v->options->value_bits};
+    return status != QINS_OK ? status : qins_session_new_with(v->model, &options, &v->session, err);
 }
 
 qins_status qins_verifier_restart(qins_verifier *v, qins_error *err) {

@@ -3,6 +3,7 @@
 #define QINS_MODEL_H
 
 #include "kernel/matrix.h"
+#include "model/attention.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -42,19 +43,6 @@ struct qins_model {
     char codec[32];
     uint64_t bytes_per_token;
 };
-
-/* Keys and values of one session, FP32: [layer][kv_head][n_ctx][head_dim]. */
-typedef struct qins_kv_cache {
-    size_t n_ctx, n_kv_heads, head_dim, n_layers;
-    float *keys, *values;
-} qins_kv_cache;
-
-qins_status qins_kv_cache_init(qins_kv_cache *cache, const qins_hparams *h, size_t n_ctx, qins_error *err);
-void qins_kv_cache_free(qins_kv_cache *cache);
-size_t qins_kv_cache_bytes(const qins_kv_cache *cache);
-/* [n_ctx][head_dim] of one layer and head. */
-float *qins_kv_keys(const qins_kv_cache *cache, size_t layer, size_t head);
-float *qins_kv_values(const qins_kv_cache *cache, size_t layer, size_t head);
 
 /* Where q, k and v of a head lie in a row of the projections' output. */
 typedef struct qins_qkv_view {
@@ -100,19 +88,21 @@ typedef struct qins_rope {
 qins_status qins_rope_init(qins_rope *rope, const qins_rope_params *params, size_t n_ctx, size_t batch,
                            qins_error *err);
 void qins_rope_free(qins_rope *rope);
-/* Angles of n tokens at positions [position, position+n). */
-void qins_rope_set_positions(qins_rope *rope, size_t position, size_t n_tokens);
+/* Angles of tokens first .. first+n-1 of the batch, at positions position .. position+n-1. */
+void qins_rope_set_positions(qins_rope *rope, size_t first, size_t position, size_t n_tokens);
+/* Turns a rotated head back by the angles of `distance` positions. */
+void qins_rope_turn_back(const qins_rope *rope, size_t distance, float *head);
 /* Rotates the first 2*n_pairs values of a head, pairs (i, i + n_pairs), by the angles of token t. */
 void qins_rope_apply(const qins_rope *rope, size_t t, float *head);
 
 /* ---- attention.c ---- */
 
-/* Normalises queries and keys where the family does, stores k and v of n tokens at positions [pos, pos+n), then
- * out[t][head] = softmax(cap(q K^T * scale)) V over the positions that the layer sees. rope NULL: none. qkv is
- * overwritten. */
-void qins_attention(const qins_hparams *h, const qins_layer *layer, const qins_kv_cache *cache, size_t layer_index,
-                    const qins_rope *rope, float *qkv, size_t pos, size_t n_tokens, float *scores, size_t score_stride,
-                    float *out);
+/* Normalises queries and keys where the family does, stores k and v of the runs' tokens in the cache, which has room
+ * for them, then out[t][head] = softmax(cap(q K^T * scale)) V over the positions of the token's sequence that the layer
+ * sees. rope NULL: none. qkv is overwritten. */
+void qins_attend(qins_attention *a, const qins_hparams *h, const qins_layer *layer, const qins_kv_cache *cache,
+                 size_t layer_index, const qins_rope *rope, const qins_token_run *runs, size_t n_runs, float *qkv,
+                 float *out);
 
 /* ---- layer_ops.c ---- */
 

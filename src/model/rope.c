@@ -135,14 +135,14 @@ void qins_rope_free(qins_rope *rope) {
     *rope = (qins_rope){0};
 }
 
-void qins_rope_set_positions(qins_rope *rope, size_t position, size_t n_tokens) {
+void qins_rope_set_positions(qins_rope *rope, size_t first, size_t position, size_t n_tokens) {
     size_t n = rope->n_pairs;
 #pragma omp parallel for schedule(static) if (n_tokens > 1)
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t i = 0; i < n; i++) {
             float angle = (float)(position + t) * rope->frequencies[i];
-            rope->cosines[t * n + i] = cosf(angle) * rope->scale;
-            rope->sines[t * n + i] = sinf(angle) * rope->scale;
+            rope->cosines[(first + t) * n + i] = cosf(angle) * rope->scale;
+            rope->sines[(first + t) * n + i] = sinf(angle) * rope->scale;
         }
 }
 
@@ -153,5 +153,15 @@ void qins_rope_apply(const qins_rope *rope, size_t t, float *head) {
         float a = head[i], b = head[i + n];
         head[i] = a * c[i] - b * s[i];
         head[i + n] = b * c[i] + a * s[i];
+    }
+}
+
+void qins_rope_turn_back(const qins_rope *rope, size_t distance, float *head) {
+    size_t n = rope->n_pairs;
+    for (size_t i = 0; i < n; i++) {
+        float angle = (float)distance * rope->frequencies[i], c = cosf(angle), s = sinf(angle);
+        float a = head[i], b = head[i + n];
+        head[i] = a * c + b * s;
+        head[i + n] = b * c - a * s;
     }
 }

@@ -6,7 +6,7 @@
 #define TOY QINS_SOURCE_DIR "/models/toy"
 
 enum { N_IDS = 300, N_CTX = 300 };
-static const double TOLERANCE = 1e-4; /* batches add up in another order than single tokens */
+static const double TOLERANCE = 1e-4; /* batches add up in another order than single tokens; the cache is FP32 */
 
 /* One model for all tests, and the logits of every position, one token at a time. */
 typedef struct fixture {
@@ -23,7 +23,8 @@ static void check(qins_status status, const qins_error *err) {
 static qins_session *new_session(const fixture *f, size_t n_ctx) {
     qins_error err = {0};
     qins_session *session = NULL;
-    check(qins_session_new(f->model, n_ctx, &session, &err), &err);
+    const qins_session_options options = {.n_ctx = n_ctx, .key_bits = 32, .value_bits = 32};
+    check(qins_session_new_with(f->model, &options, &session, &err), &err);
     return session;
 }
 

@@ -1,6 +1,6 @@
-/* FP16 to FP32 without branches, for loops. SPDX-License-Identifier: MIT */
-#ifndef QINS_HALF_H
-#define QINS_HALF_H
+/* FP16 to FP32 without branches, for loops, and back. SPDX-License-Identifier: MIT */
+#ifndef QINS_BASE_HALF_H
+#define QINS_BASE_HALF_H
 
 #include <stdint.h>
 #include <string.h>
@@ -26,6 +26,22 @@ static inline float qins_half_to_float(uint16_t h) {
     uint32_t subnormal = qins_bits_from_float(qins_float_from_bits(magnitude + (113u << 23)) - 0x1p-14f);
     uint32_t bits = magnitude < 0x00800000u ? subnormal : magnitude < 0x0f800000u ? normal : special;
     return qins_float_from_bits(sign | bits);
+}
+
+/* Nearest, ties to even; NaN stays NaN. */
+static inline uint16_t qins_float_to_half(float f) {
+    uint32_t bits = qins_bits_from_float(f);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (bits >> 13 & 0x3ffu)); /* NaN, made quiet */
+    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* 65520 and above round to infinity */
+    if (bits < 0x38800000u) {
+        /* below 2^-14: adding 0.5 leaves multiples of 2^-24 in the fraction, rounded to even by the addition */
+        uint32_t rounded = qins_bits_from_float(qins_float_from_bits(bits) + 0.5f) - 0x3f000000u;
+        return (uint16_t)(sign | rounded);
+    }
+    uint32_t odd = bits >> 13 & 1u;
+    return (uint16_t)(sign | (bits - (112u << 23) + 0xfffu + odd) >> 13);
 }
 
 #endif

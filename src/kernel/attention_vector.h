@@ -1,0 +1,348 @@
+/* Arithmetic on cached rows in the vector extensions of gcc and clang, compiled once per instruction set.
+ * SPDX-License-Identifier: MIT
+ *
+ * The including file defines
+ *   QINS_VECTOR_NAME      name of the table: generic, avx2, avx512
+ *   QINS_VECTOR_LANES     floats a register: 4, 8 or 16
+ *   QINS_VECTOR_CHUNKS    registers of a row that accumulate keeps for each query
+ *   load_half(p)          LANES halves as floats
+ *   store_half(p, v)      the other way, v within the range of F16
+ *   load_codes(row, bits, i)        codes i .. i+LANES-1 of a row, i a multiple of LANES; upper bits may be anything
+ *   lookup(table, bits, codes)      table entries, by the lowest `bits` bits of each word
+ *   sum_lanes(v)          sum of the lanes
+ */
+#include "base/half.h"
+#include "kernel/attention.h"
+
+#include <math.h>
+
+typedef float vf __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
+typedef uint8_t vb __attribute__((vector_size(QINS_VECTOR_LANES)));
+
+enum { LANES = QINS_VECTOR_LANES, CHUNKS = QINS_VECTOR_CHUNKS, QUERIES = 4 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf load_half(const uint16_t *p);
+INLINE void store_half(uint16_t *p, vf v);
+INLINE vu load_codes(const uint8_t *row, int bits, size_t i);
+INLINE vf lookup(const float *table, int bits, vu codes);
+INLINE float sum_lanes(vf v);
+
+INLINE vf load_f(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void store_f(float *p, vf v) {
+    memcpy(p, &v, sizeof v);
+}
+
+INLINE vf splat(float x) {
+    return (vf){0} + x;
+}
+
+INLINE vf select_f(vi mask, vf a, vf b) {
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+
+/* Values d .. d+LANES-1 of a row, codes without the row's scale. */
+INLINE vf load_values(const qins_kv_rows *rows, qins_kv_type type, const uint8_t *row, size_t d) {
+    if (type == QINS_KV_F32) return load_f((const float *)(const void *)row + d);
+    if (type == QINS_KV_F16) return load_half((const uint16_t *)(const void *)row + d);
+    if (type == QINS_KV_8) {
+        vb bytes;
+        memcpy(&bytes, row + d, sizeof bytes);
+        return __builtin_convertvector(bytes, vf) - 127.5f;
+    }
+    int bits = qins_kv_bits(type);
+    return lookup(rows->table, bits, load_codes(row, bits, d));
+}
+
+/* What the values of load_values are to be multiplied with. */
+INLINE float row_factor(const qins_kv_rows *rows, qins_kv_type type, size_t i) {
+    if (type == QINS_KV_F32 || type == QINS_KV_F16) return 1.0f;
+    float scale = qins_half_to_float(rows->scales[i]);
+    return type == QINS_KV_8 ? scale * (1.0f / 127.5f) : scale;
+}
+
+/* n queries at once; n is a constant after inlining. */
+INLINE void score_queries(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, const float *queries,
+                          size_t n, float *scores, size_t ld) {
+    for (size_t i = 0; i < n_rows; i++) {
+        const uint8_t *row = rows->data + i * rows->row_bytes;
+        vf sum[QUERIES][2] = {{{0}}};
+        for (size_t d = 0; d < dims; d += QINS_KV_LANES)
+            for (size_t part = 0; part < QINS_KV_LANES / LANES; part++) {
+                size_t at = d + part * LANES;
+                vf x = load_values(rows, type, row, at);
+                for (size_t q = 0; q < n; q++)
+                    sum[q][part % 2] += x * load_f(queries + q * dims + at);
+            }
+        float factor = row_factor(rows, type, i);
+        for (size_t q = 0; q < n; q++)
+            scores[q * ld + i] = factor * sum_lanes(sum[q][0] + sum[q][1]);
+    }
+}
+
+INLINE void score(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, const float *queries,
+                  size_t n_queries, float *scores, size_t ld) {
+    size_t q = 0;
+    for (; q + 4 <= n_queries; q += 4)
+        score_queries(rows, type, n_rows, dims, queries + q * dims, 4, scores + q * ld, ld);
+    const float *rest = queries + q * dims;
+    if (n_queries - q == 3) score_queries(rows, type, n_rows, dims, rest, 3, scores + q * ld, ld);
+    if (n_queries - q == 2) score_queries(rows, type, n_rows, dims, rest, 2, scores + q * ld, ld);
+    if (n_queries - q == 1) score_queries(rows, type, n_rows, dims, rest, 1, scores + q * ld, ld);
+}
+
+/* n queries and `chunks` registers of each row; both are constants after inlining. */
+INLINE void accumulate_part(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, size_t d,
+                            size_t chunks, const float *weights, size_t ld, size_t n, float *out) {
+    vf sum[QUERIES][CHUNKS];
+    for (size_t q = 0; q < n; q++)
+        for (size_t c = 0; c < chunks; c++)
+            sum[q][c] = load_f(out + q * dims + d + c * LANES);
+    for (size_t i = 0; i < n_rows; i++) {
+        const uint8_t *row = rows->data + i * rows->row_bytes;
+        float factor = row_factor(rows, type, i);
+        vf weight[QUERIES];
+        for (size_t q = 0; q < n; q++)
+            weight[q] = splat(weights[q * ld + i] * factor);
+        for (size_t c = 0; c < chunks; c++) {
+            vf x = load_values(rows, type, row, d + c * LANES);
+            for (size_t q = 0; q < n; q++)
+                sum[q][c] += x * weight[q];
+        }
+    }
+    for (size_t q = 0; q < n; q++)
+        for (size_t c = 0; c < chunks; c++)
+            store_f(out + q * dims + d + c * LANES, sum[q][c]);
+}
+
+INLINE void accumulate_queries(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims,
+                               const float *weights, size_t ld, size_t n, float *out) {
+    size_t d = 0;
+    for (; d + CHUNKS * LANES <= dims; d += CHUNKS * LANES)
+        accumulate_part(rows, type, n_rows, dims, d, CHUNKS, weights, ld, n, out);
+    for (; d < dims; d += LANES)
+        accumulate_part(rows, type, n_rows, dims, d, 1, weights, ld, n, out);
+}
+
+INLINE void accumulate(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, const float *weights,
+                       size_t ld, size_t n_queries, float *out) {
+    size_t q = 0;
+    for (; q + 4 <= n_queries; q += 4)
+        accumulate_queries(rows, type, n_rows, dims, weights + q * ld, ld, 4, out + q * dims);
+    float *rest = out + q * dims;
+    if (n_queries - q == 3) accumulate_queries(rows, type, n_rows, dims, weights + q * ld, ld, 3, rest);
+    if (n_queries - q == 2) accumulate_queries(rows, type, n_rows, dims, weights + q * ld, ld, 2, rest);
+    if (n_queries - q == 1) accumulate_queries(rows, type, n_rows, dims, weights + q * ld, ld, 1, rest);
+}
+
+INLINE void decode(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, float *out) {
+    for (size_t i = 0; i < n_rows; i++) {
+        const uint8_t *row = rows->data + i * rows->row_bytes;
+        float factor = row_factor(rows, type, i);
+        for (size_t d = 0; d < dims; d += LANES)
+            store_f(out + i * dims + d, load_values(rows, type, row, d) * factor);
+    }
+}
+
+/* Binary search among the bounds. */
+INLINE vu nearest(const qins_kv_codebook *book, int bits, vf u) {
+    if (bits == 8) {
+        /* adding and subtracting 1.5 * 2^23 rounds to nearest even */
+        vf code = (u * 127.5f + 127.5f), low = {0}, high = splat(255.0f);
+        code = select_f(code > low, code, low);
+        code = select_f(code < high, code, high);
+        return (vu)(code + 12582912.0f) & 255u;
+    }
+    vu code = {0};
+    for (unsigned step = 1u << (bits - 1); step > 0; step /= 2) {
+        vf bound = lookup(book->bounds, bits, code + (step - 1));
+        code += (vu)(u > bound) & step;
+    }
+    return code;
+}
+
+INLINE void quantize(const qins_kv_codebook *book, int bits, const float *x, size_t dims, float inverse, uint8_t *codes,
+                     float *cross, float *square) {
+    vf cross_sum = {0}, square_sum = {0};
+    for (size_t d = 0; d < dims; d += LANES) {
+        vf u = load_f(x + d);
+        vu code = nearest(book, bits, u * inverse);
+        vb bytes = __builtin_convertvector(code, vb);
+        memcpy(codes + d, &bytes, sizeof bytes);
+        vf entry = bits == 8 ? (__builtin_convertvector((vi)code, vf) - 127.5f) * (1.0f / 127.5f)
+                             : lookup(book->table, bits, code);
+        cross_sum += u * entry;
+        square_sum += entry * entry;
+    }
+    *cross = sum_lanes(cross_sum);
+    *square = sum_lanes(square_sum);
+}
+
+#define ROWS(name, type)                                                                                               \
+    static void score_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *queries,               \
+                             size_t n_queries, float *scores, size_t ld) {                                             \
+        score(rows, type, n_rows, dims, queries, n_queries, scores, ld);                                               \
+    }                                                                                                                  \
+    static void accumulate_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *weights,          \
+                                  size_t ld, size_t n_queries, float *out) {                                           \
+        accumulate(rows, type, n_rows, dims, weights, ld, n_queries, out);                                             \
+    }                                                                                                                  \
+    static void decode_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, float *out) {                      \
+        decode(rows, type, n_rows, dims, out);                                                                         \
+    }
+#define CODES(bits)                                                                                                    \
+    ROWS(bits, QINS_KV_##bits)                                                                                         \
+    static void quantize_##bits(const qins_kv_codebook *book, const float *x, size_t dims, float inverse,              \
+                                uint8_t *codes, float *cross, float *square) {                                         \
+        quantize(book, bits, x, dims, inverse, codes, cross, square);                                                  \
+    }
+ROWS(f32, QINS_KV_F32)
+ROWS(f16, QINS_KV_F16)
+CODES(8)
+CODES(6)
+CODES(5)
+CODES(4)
+CODES(3)
+
+/* `rows` rows of c and QINS_KV_LANES columns stay in registers. */
+INLINE void multiply_rows(const float *a, size_t lda, const float *b, size_t ldb, size_t rows, size_t k, float *c,
+                          size_t ldc) {
+    enum { PARTS = QINS_KV_LANES / LANES };
+    vf sum[8][PARTS];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t p = 0; p < PARTS; p++)
+            sum[r][p] = load_f(c + r * ldc + p * LANES);
+    for (size_t i = 0; i < k; i++)
+        for (size_t p = 0; p < PARTS; p++) {
+            vf x = load_f(b + i * ldb + p * LANES);
+            for (size_t r = 0; r < rows; r++)
+                sum[r][p] += x * a[r * lda + i];
+        }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t p = 0; p < PARTS; p++)
+            store_f(c + r * ldc + p * LANES, sum[r][p]);
+}
+
+static void multiply_add(const float *a, size_t lda, const float *b, size_t ldb, size_t m, size_t n, size_t k, float *c,
+                         size_t ldc) {
+    enum { ROWS = QINS_VECTOR_LANES == 16 ? 8 : 4 };
+    for (size_t j = 0; j < n; j += QINS_KV_LANES) {
+        size_t r = 0;
+        for (; r + ROWS <= m; r += ROWS)
+            multiply_rows(a + r * lda, lda, b + j, ldb, ROWS, k, c + r * ldc + j, ldc);
+        for (; r < m; r++)
+            multiply_rows(a + r * lda, lda, b + j, ldb, 1, k, c + r * ldc + j, ldc);
+    }
+}
+
+static float max(const float *x, size_t n) {
+    size_t i = 0;
+    float largest = x[0];
+    if (n >= LANES) {
+        vf lanes = load_f(x);
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            vf v = load_f(x + i);
+            lanes = select_f(v > lanes, v, lanes);
+        }
+        float each[LANES];
+        store_f(each, lanes);
+        for (size_t j = 0; j < LANES; j++)
+            largest = each[j] > largest ? each[j] : largest;
+    }
+    for (; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+/* exp(x) for x <= 0, relative error below 2e-7: x = n log 2 + r, a polynomial for exp(r) (Cephes' expf), 2^n by the
+ * exponent. Below -87 the result is 0: not worth denormal numbers. */
+INLINE vf exponential(vf x) {
+    const float lowest = -87.0f;
+    vi in_range = x > lowest;
+    vf y = select_f(in_range, x, splat(lowest));
+    vf n = (y * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
+    vf r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    vi exponent = __builtin_convertvector(n, vi);
+    /* a NaN is passed on: it compares false and so does this */
+    vf result = (vf)((vi)p + (exponent << 23));
+    return select_f(in_range, result, select_f(x != x, x, (vf){0}));
+}
+
+static float exp_sum(float *x, size_t n, float shift) {
+    vf sum = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf e = exponential(load_f(x + i) - shift);
+        store_f(x + i, e);
+        sum += e;
+    }
+    float total = sum_lanes(sum);
+    if (i < n) {
+        float rest[LANES];
+        for (size_t j = 0; j < LANES; j++)
+            rest[j] = i + j < n ? x[i + j] - shift : -INFINITY;
+        store_f(rest, exponential(load_f(rest)));
+        for (size_t j = 0; i + j < n; j++) {
+            x[i + j] = rest[j];
+            total += rest[j];
+        }
+    }
+    return total;
+}
+
+static void scale(float *x, size_t n, float factor) {
+    for (size_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
+static void to_half(const float *x, size_t n, uint16_t *out) {
+    const float limit = 65504.0f;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf v = load_f(x + i);
+        v = select_f(v > limit, splat(limit), v);
+        v = select_f(v < -limit, splat(-limit), v);
+        store_half(out + i, v);
+    }
+    for (; i < n; i++)
+        out[i] = qins_float_to_half(x[i] > limit ? limit : x[i] < -limit ? -limit : x[i]);
+}
+
+#define TYPES(kind)                                                                                                    \
+    {                                                                                                                  \
+        [QINS_KV_F32] = kind##_f32, [QINS_KV_F16] = kind##_f16, [QINS_KV_8] = kind##_8, [QINS_KV_6] = kind##_6,        \
+        [QINS_KV_5] = kind##_5, [QINS_KV_4] = kind##_4, [QINS_KV_3] = kind##_3                                         \
+    }
+#define TABLE_NAME_(name) qins_attention_##name
+#define TABLE_NAME(name)  TABLE_NAME_(name)
+
+const qins_attention_kernels TABLE_NAME(QINS_VECTOR_NAME) = {
+    .score = TYPES(score),
+    .accumulate = TYPES(accumulate),
+    .decode = TYPES(decode),
+    .quantize = {[QINS_KV_8] = quantize_8,
+                 [QINS_KV_6] = quantize_6,
+                 [QINS_KV_5] = quantize_5,
+                 [QINS_KV_4] = quantize_4,
+                 [QINS_KV_3] = quantize_3},
+    .multiply_add = multiply_add,
+    .max = max,
+    .exp_sum = exp_sum,
+    .scale = scale,
+    .to_half = to_half,
+};
