@@ -6,6 +6,7 @@
 int command_compress(int argc, char **argv);
 int command_audit(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_sweep(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_logits(int argc, char **argv);

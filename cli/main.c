@@ -18,6 +18,7 @@ static const command commands[] = {
     {"compress", command_compress, "MODEL OUT", "write a compressed copy of a model"},
     {"audit", command_audit, "MODEL", "say where every byte of a model goes"},
     {"verify", command_verify, "REF MODEL", "measure what MODEL lost against REF"},
+    {"sweep", command_sweep, "REF --out F.html", "chart rate against fidelity for codecs and widths"},
     {"run", command_run, "MODEL -p TEXT", "generate text"},
     {"tokenize", command_tokenize, "MODEL TEXT", "token ids of a text"},
     {"logits", command_logits, "MODEL --ids 1,2", "logits of token ids, as a .npy file"},

@@ -14,7 +14,8 @@
  *   7. audit                        where every byte of a checkpoint goes
  *   8. fidelity                     what a compressed model lost against a reference
  *   9. receipts                     what was promised and measured, kept with the model and checked
- *  10. single linears               the codecs without a model
+ *  10. sweep                        the same for many codecs and widths, with a report
+ *  11. single linears               the codecs without a model
  *
  * Conventions
  *   - Strings are UTF-8 and NUL-terminated unless a length is given. Lengths and counts are size_t.
@@ -461,7 +462,62 @@ typedef struct qins_receipt_options {
 QINS_API qins_status qins_receipt_check(const char *model_path, const qins_receipt_options *options, size_t *n_broken,
                                         qins_error *err);
 
-/* ---- 10. Single linears ----------------------------------------------------------------------------- */
+/* ---- 10. Sweep -------------------------------------------------------------------------------------- */
+
+/* One way to compress the reference. */
+typedef struct qins_sweep_request {
+    const char *series;             /* points of one name are joined in the charts: "gauss" */
+    qins_compress_options compress; /* force, no_check and progress are set by the sweep */
+} qins_sweep_request;
+
+typedef struct qins_sweep_options {
+    const qins_sweep_request *requests;
+    size_t n_requests;
+    const char *work_path; /* of a directory that must not exist: each compressed model lies there in turn */
+    const char *text;      /* as in qins_verify_options */
+    size_t text_bytes, ctx, max_tokens;
+    bool no_check; /* skip the checksums of the reference */
+    qins_progress progress;
+    void *progress_user;
+} qins_sweep_options;
+
+typedef struct qins_sweep_point {
+    const char *series, *codec;
+    int bits;        /* of a code */
+    double bpw;      /* bits a weight of the linears, scales and tables included */
+    double rel_mse;  /* of the linears: squared error / sum of squares */
+    double gap_bits; /* bpw - log2(1/rel_mse)/2: distance to the rate-distortion bound of a Gaussian */
+    double kl_mean, kl_p99, top1, top10_overlap, ppl; /* as in qins_verify_result */
+    double ppl_delta_pct;
+    double codes_used, code_entropy; /* as in qins_compress_result */
+    size_t n_codes;                  /* 0 when the storage has no codes */
+    const uint64_t *histogram;       /* [n_codes] over all linears */
+    const double *layer_errors;      /* [n_layers][n_kinds] rel_mse of each linear; NaN where a layer has none */
+} qins_sweep_point;
+
+typedef struct qins_sweep_info {
+    size_t n_points, n_layers, n_kinds;
+    const char *const *kinds; /* "q", "k", "v", "o", "gate" ...: the linears that the model has */
+    size_t n_tokens;          /* scored */
+    double ppl_ref;
+} qins_sweep_info;
+
+typedef struct qins_sweep qins_sweep;
+
+/* Compresses the model at `path` in every way asked for, one after the other, and scores each against it. Takes as much
+ * disk as the largest of them. On success *sweep is owned by the caller. */
+QINS_API qins_status qins_sweep_run(const char *path, const qins_sweep_options *options, qins_sweep **sweep,
+                                    qins_error *err);
+QINS_API void qins_sweep_free(qins_sweep *sweep);
+/* Pointers in the results live as long as the sweep. */
+QINS_API const qins_sweep_info *qins_sweep_get_info(const qins_sweep *sweep);
+QINS_API const qins_sweep_point *qins_sweep_get(const qins_sweep *sweep, size_t i);
+/* Writes the charts and the table as one HTML page that needs nothing from outside, atomically (an existing file is
+ * replaced). about: a line on what was measured, plain text; NULL for none. */
+QINS_API qins_status qins_sweep_write_html(const qins_sweep *sweep, const char *path, const char *title,
+                                           const char *about, qins_error *err);
+
+/* ---- 11. Single linears ----------------------------------------------------------------------------- */
 
 typedef struct qins_linear qins_linear;
 

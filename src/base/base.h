@@ -89,6 +89,8 @@ qins_status qins_outdir_write(qins_outdir *dir, const char *name, const void *da
 qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err);
 /* Removes the temporary directory. NULL is allowed. */
 void qins_outdir_abort(qins_outdir *dir);
+/* Removes a directory and the files in it; qins never writes folders inside. Does nothing when there is none. */
+void qins_remove_flat_dir(const char *path);
 
 /* ---- file writer: an error that sticks ---- */
 

@@ -26,8 +26,7 @@ struct qins_outdir {
     bool force;
 };
 
-/* Removes a flat directory: qins never writes folders inside. */
-static void remove_flat_dir(const char *path) {
+void qins_remove_flat_dir(const char *path) {
     DIR *d = opendir(path);
     if (d != NULL) {
         const struct dirent *entry;
@@ -84,7 +83,7 @@ static void remove_stale(const char *parent, const char *name) {
         char *path = qins_format("%s/%s", parent, entry->d_name);
         int fd = path != NULL ? lock_dir(path) : -1;
         if (fd >= 0) {
-            remove_flat_dir(path);
+            qins_remove_flat_dir(path);
             close(fd);
         }
         free(path);
@@ -190,13 +189,13 @@ qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err) {
         /* The file system lacks renameat2: the old target leaves first, so an interruption here leaves it under a
          * hidden name. */
         char *old = replace ? qins_format("%s/.%s.qins-old", dir->parent, base_name(dir->target)) : NULL;
-        if (old != NULL) remove_flat_dir(old); /* of an interrupted run; the target is whole */
+        if (old != NULL) qins_remove_flat_dir(old); /* of an interrupted run; the target is whole */
         r = replace ? (old != NULL ? rename(dir->target, old) : -1) : 0;
         if (r == 0 && (r = rename(dir->temp, dir->target)) != 0 && replace) rename(old, dir->target);
-        if (r == 0 && replace) remove_flat_dir(old);
+        if (r == 0 && replace) qins_remove_flat_dir(old);
         free(old);
     } else if (r == 0 && replace) {
-        remove_flat_dir(dir->temp);
+        qins_remove_flat_dir(dir->temp);
     }
     if (r != 0) {
         status = qins_fail(err, errno == EEXIST ? QINS_ERR_EXISTS : QINS_ERR_IO,
@@ -211,6 +210,6 @@ qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err) {
 
 void qins_outdir_abort(qins_outdir *dir) {
     if (dir == NULL) return;
-    remove_flat_dir(dir->temp);
+    qins_remove_flat_dir(dir->temp);
     outdir_free(dir);
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* In units of the view box. It is small, so that letters are still legible where the page scales it to a phone. */
-enum { WIDTH = 440, HEIGHT = 330, LEFT = 58, RIGHT = 14, TOP = 10, BOTTOM = 46, MAX_TICKS = 16 };
+enum { WIDTH = 440, HEIGHT = 330, LEFT = 62, RIGHT = 14, TOP = 10, BOTTOM = 46, MAX_TICKS = 16 };
 
 typedef struct axis {
     bool is_log;
@@ -89,20 +89,31 @@ static void fit_axis(axis *a, const qins_chart *c, bool is_x) {
         linear_ticks(a, is_x ? 8 : 6, !is_x && c->y_max > 0);
 }
 
+/* "0.01", "1e-5": short, for the margin is narrow. */
+static void add_number(qins_buffer *out, double value) {
+    double exponent = value > 0 ? floor(log10(value) + 1e-9) : 0;
+    if (exponent < -2 || exponent > 4)
+        qins_buffer_printf(out, "%.3ge%.0f", value / pow(10, exponent), exponent);
+    else
+        qins_buffer_printf(out, "%.4g", value);
+}
+
 static void draw_axes(qins_buffer *out, const qins_chart *c, const axis *x, const axis *y) {
     for (size_t i = 0; i < y->n_ticks; i++) {
         double at = place(y, y->ticks[i]);
         qins_buffer_printf(out, "<path class=\"grid-line\" d=\"M%d %.1fH%d\"/>", LEFT, at, WIDTH - RIGHT);
-        qins_buffer_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g", LEFT - 6, at + 4,
-                           y->ticks[i]);
+        qins_buffer_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", LEFT - 6, at + 4);
+        add_number(out, y->ticks[i]);
         if (c->tick_unit != NULL) qins_html_escape(out, c->tick_unit);
         qins_buffer_printf(out, "</text>\n");
     }
     for (size_t i = 0; i < x->n_ticks; i++) {
         double at = place(x, x->ticks[i]);
         qins_buffer_printf(out, "<path class=\"grid-line\" d=\"M%.1f %dV%d\"/>", at, TOP, HEIGHT - BOTTOM);
-        qins_buffer_printf(out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.4g</text>\n", at,
-                           HEIGHT - BOTTOM + 17, x->ticks[i]);
+        qins_buffer_printf(out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">", at,
+                           HEIGHT - BOTTOM + 17);
+        add_number(out, x->ticks[i]);
+        qins_buffer_printf(out, "</text>\n");
     }
     qins_buffer_printf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8);
     qins_html_escape(out, c->x_label);
@@ -139,10 +150,17 @@ static void draw_markers(qins_buffer *out, const qins_chart *c, const qins_chart
     }
 }
 
+static bool is_drawn(const qins_chart *c, const qins_chart_series *s) {
+    for (size_t i = 0; i < s->n_points; i++)
+        if (is_shown(c, &s->points[i])) return true;
+    return false;
+}
+
 static void draw_legend(qins_buffer *out, const qins_chart *c) {
     qins_buffer_printf(out, "<ul class=\"legend\">");
     for (size_t i = 0; i < c->n_series; i++) {
         const qins_chart_series *s = &c->series[i];
+        if (!is_drawn(c, s)) continue;
         int style = s->style % QINS_CHART_STYLES;
         qins_buffer_printf(out, "<li class=\"k%d\"><svg viewBox=\"-12 -7 24 14\" aria-hidden=\"true\">", style);
         if (s->line) qins_buffer_printf(out, "<path class=\"line%s\" d=\"M-11 0H11\"/>", s->bare ? " bare" : "");

@@ -59,7 +59,7 @@ void qins_chart_bars(qins_buffer *out, const char *title, const qins_bar *bars, 
 void qins_chart_histogram(qins_buffer *out, const char *title, const char *caption, int style, const uint64_t *counts,
                           size_t n);
 
-/* A figure of n_rows x n_cols cells, row-major, darker the larger on a logarithmic scale from low to high; NaN is an
+/* A figure of n_rows x n_cols cells, row-major, stronger the larger on a logarithmic scale from low to high; NaN is an
  * empty cell. */
 typedef struct qins_heat_map {
     const char *title, *caption;

@@ -1,0 +1,37 @@
+#!/bin/sh
+# qins sweep: its points are those of compress and verify, its report needs nothing from outside and nothing is left behind.
+. "$(dirname "$0")/lib.sh"
+need_toy
+
+mkdir "$work/reports"
+"$QINS" sweep "$toy" --out "$work/reports/r.html" --codecs gauss,original --bits 3,6 --max-tokens 96 --json >"$work/sweep.json"
+check "two widths of gauss and the two originals" jq -e '([.points[] | .codec + (.bits | tostring)] | join(" ")) == "gauss3 gauss6 rational8 log8"' "$work/sweep.json"
+check "each point has what the contract names" jq -e '[.points[] | has("codec","bits","bpw","rel_mse","gap_bits","kl_mean","top1")] | all' "$work/sweep.json"
+check "more bits, less divergence" jq -e '.points[0].kl_mean > 20 * .points[1].kl_mean and .points[1].kl_mean > 0' "$work/sweep.json"
+check "the gap is that of a Gaussian quantiser" jq -e '.points[0].gap_bits | . > 0.5 and . < 0.75' "$work/sweep.json"
+
+# The same figures from the commands one by one.
+"$QINS" compress "$toy" "$work/one" --bits 6 --embed-bits keep --json >"$work/one.json"
+"$QINS" verify "$toy" "$work/one" --max-tokens 96 --gen 0 --json >"$work/verify.json"
+check "rel_mse is that of compress" jq -e -s '(.[0].points[1].rel_mse / .[1].rel_mse - 1) | fabs < 1e-6' "$work/sweep.json" "$work/one.json"
+check "bpw is that of compress" jq -e -s '.[0].points[1].bpw == .[1].bpw' "$work/sweep.json" "$work/one.json"
+check "KL and top-1 are those of verify" jq -e -s '(.[0].points[1].kl_mean / .[1].kl_mean - 1 | fabs < 1e-6) and .[0].points[1].top1 == .[1].top1' "$work/sweep.json" "$work/verify.json"
+
+check "only the report is left" test "$(ls -A "$work/reports")" = r.html
+check "four rate charts" test "$(grep -c '<svg viewBox="0 0 440 330"' "$work/reports/r.html")" = 4
+check "nothing from outside" test "$(grep -c -i -E 'https?:|src=|@import|url\(|<link' "$work/reports/r.html")" = 0
+check "the table has every point" test "$(grep -c '^| gauss\|^| rational\|^| log' "$work/reports/r.html")" = 4
+
+# Names are text, whatever is in them.
+cp -R "$toy" "$work/<img src=x>&"
+"$QINS" sweep "$work/<img src=x>&" --out "$work/reports/r.html" --codecs gauss --bits 4 --max-tokens 32 >/dev/null
+check "a hostile name stays text" grep -q '<h1>Rate against fidelity: &lt;img src=x&gt;&amp;</h1>' "$work/reports/r.html"
+check "and is nowhere markup" test "$(grep -c '<img' "$work/reports/r.html")" = 0
+
+exits 2 "without --out it is a usage error" qins sweep "$toy"
+exits 2 "an unknown codec is a usage error" qins sweep "$toy" --out "$work/r.html" --codecs gaus
+says "gauss"
+exits 1 "a folder that is not there is found before the work" qins sweep "$toy" --out "$work/none/r.html"
+says "$work/none"
+
+finish
