@@ -275,9 +275,20 @@ typedef struct qins_compress_result {
 QINS_API qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                                    qins_compress_result *result, qins_error *err);
 
-typedef enum qins_dtype { QINS_F32 = 0, QINS_F16 = 1, QINS_BF16 = 2 } qins_dtype;
+typedef enum qins_dtype {
+    QINS_F32 = 0,
+    QINS_F16 = 1,
+    QINS_BF16 = 2,
+    QINS_Q8_0 = 3 /* GGUF only: 8 bits and an FP16 scale for every 32 values */
+} qins_dtype;
+
+typedef enum qins_export_format {
+    QINS_FORMAT_SAFETENSORS = 0, /* a plain Hugging Face directory that transformers loads */
+    QINS_FORMAT_GGUF = 1         /* one file that llama.cpp loads */
+} qins_export_format;
 
 typedef struct qins_export_options {
+    qins_export_format format;
     qins_dtype dtype;
     bool force;
     bool no_check;
@@ -285,7 +296,10 @@ typedef struct qins_export_options {
     void *progress_user;
 } qins_export_options;
 
-/* Decodes any MODEL back to a plain Hugging Face directory that transformers loads. */
+/* Decodes any MODEL back to plain files, atomically and a block of rows at a time. In a GGUF file vectors, norms and
+ * routers are F32 whatever the dtype, and with QINS_Q8_0 matrices whose rows are no multiple of 32 are F16; what such a
+ * file cannot express (docs/families.md) is refused by name before anything is written. Values that overflow the dtype
+ * are refused. *stored_bytes (may be NULL): tensor bytes written. */
 QINS_API qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
                                  uint64_t *stored_bytes, qins_error *err);
 

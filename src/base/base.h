@@ -72,8 +72,15 @@ void qins_map_release(const void *data, size_t n);
 qins_status qins_read_file(const char *path, size_t max_bytes, char **data, size_t *size, qins_error *err);
 bool qins_path_exists(const char *path);
 bool qins_path_is_dir(const char *path);
+/* What follows the last slash. */
+const char *qins_base_name(const char *path);
+/* Makes renames in a directory durable; -1 with errno on failure. */
+int qins_sync_dir(const char *path);
 
 /* ---- output directory that appears whole or not at all ---- */
+
+/* In the names of what is not finished: ".NAME.qins-tmp-XXXXXX". */
+#define QINS_TEMP_MARK ".qins-tmp-"
 
 typedef struct qins_outdir qins_outdir;
 
@@ -109,6 +116,20 @@ void qins_writer_put_at(qins_writer *w, uint64_t offset, const void *data, size_
 qins_status qins_writer_close(qins_writer *w, qins_error *err);
 /* dir/name := data, atomically: written under a temporary name, synced, renamed. */
 qins_status qins_replace_file(const char *dir, const char *name, const void *data, size_t n, qins_error *err);
+
+/* ---- output file that appears whole or not at all ---- */
+
+typedef struct qins_outfile qins_outfile;
+
+/* Opens a temporary file beside `path` and removes what interrupted runs left there. Fails with QINS_ERR_EXISTS when
+ * path exists and !force, or is no plain file. */
+qins_status qins_outfile_begin(const char *path, bool force, qins_outfile **file, qins_error *err);
+/* What the contents are written with. */
+qins_writer *qins_outfile_writer(qins_outfile *file);
+/* Syncs the file and renames it to its final name. Frees file in every case. */
+qins_status qins_outfile_commit(qins_outfile *file, qins_error *err);
+/* Removes the temporary file. NULL is allowed. */
+void qins_outfile_abort(qins_outfile *file);
 
 /* ---- threads ---- */
 

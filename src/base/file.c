@@ -107,6 +107,19 @@ bool qins_path_is_dir(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+const char *qins_base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+int qins_sync_dir(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    int r = fsync(fd);
+    close(fd);
+    return r;
+}
+
 qins_status qins_writer_open(qins_writer *w, const char *dir, const char *name, qins_error *err) {
     *w = (qins_writer){0};
     w->path = qins_format("%s/%s", dir, name);
@@ -145,7 +158,7 @@ qins_status qins_writer_close(qins_writer *w, qins_error *err) {
 }
 
 qins_status qins_replace_file(const char *dir, const char *name, const void *data, size_t n, qins_error *err) {
-    char *temporary = qins_format(".%s.qins-tmp-%ld", name, (long)getpid());
+    char *temporary = qins_format(".%s" QINS_TEMP_MARK "%ld", name, (long)getpid());
     char *from = temporary != NULL ? qins_format("%s/%s", dir, temporary) : NULL, *to = qins_format("%s/%s", dir, name);
     qins_writer w;
     qins_status status = from == NULL || to == NULL ? qins_fail_memory(err, strlen(dir), "a path") : QINS_OK;
@@ -157,11 +170,7 @@ qins_status qins_replace_file(const char *dir, const char *name, const void *dat
             status = qins_fail(err, QINS_ERR_IO, "%s: cannot replace: %s", to, strerror(errno));
         if (status != QINS_OK) unlink(from);
     }
-    int fd = status == QINS_OK ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
+    if (status == QINS_OK) (void)qins_sync_dir(dir);
     free(temporary);
     free(from);
     free(to);

@@ -16,8 +16,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TEMP_MARK ".qins-tmp-"
-
 struct qins_outdir {
     char *target; /* final path, no trailing slash */
     char *parent; /* folder of the target */
@@ -59,11 +57,6 @@ static bool is_flat_dir(const char *path) {
     return flat;
 }
 
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 /* Locks a directory against other writers; -1 when another process holds it. */
 static int lock_dir(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -75,7 +68,7 @@ static int lock_dir(const char *path) {
 }
 
 static void remove_stale(const char *parent, const char *name) {
-    char *prefix = qins_format(".%s" TEMP_MARK, name);
+    char *prefix = qins_format(".%s" QINS_TEMP_MARK, name);
     DIR *d = prefix != NULL ? opendir(parent) : NULL;
     const struct dirent *entry;
     while (d != NULL && (entry = readdir(d)) != NULL) {
@@ -124,7 +117,7 @@ qins_status qins_outdir_begin(const char *path, bool force, qins_outdir **out, q
     dir->force = force;
     dir->target = strndup(path, n);
     if (dir->target == NULL) goto no_memory;
-    const char *name = base_name(dir->target);
+    const char *name = qins_base_name(dir->target);
     if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
         status = qins_fail(err, QINS_ERR_ARGUMENT, "'%s': not a name for an output directory", path);
         goto failed;
@@ -134,7 +127,7 @@ qins_status qins_outdir_begin(const char *path, bool force, qins_outdir **out, q
     if (dir->parent == NULL) goto no_memory;
     if ((status = check_target(dir->target, force, err)) != QINS_OK) goto failed;
     remove_stale(dir->parent, name);
-    dir->temp = qins_format("%s/.%s" TEMP_MARK "XXXXXX", dir->parent, name);
+    dir->temp = qins_format("%s/.%s" QINS_TEMP_MARK "XXXXXX", dir->parent, name);
     if (dir->temp == NULL) goto no_memory;
     if (mkdtemp(dir->temp) == NULL) {
         status = qins_fail(err, QINS_ERR_IO, "%s: cannot create a directory here: %s", dir->parent, strerror(errno));
@@ -167,15 +160,6 @@ qins_status qins_outdir_write(qins_outdir *dir, const char *name, const void *da
     return qins_writer_close(&w, err);
 }
 
-/* Every writer has synced its file; what is left are the directories. */
-static int sync_dir(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    int r = fsync(fd);
-    close(fd);
-    return r;
-}
-
 qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err) {
     qins_status status = check_target(dir->target, dir->force, err);
     if (status != QINS_OK) {
@@ -183,12 +167,12 @@ qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err) {
         return status;
     }
     bool replace = qins_path_exists(dir->target);
-    int r = sync_dir(dir->temp);
+    int r = qins_sync_dir(dir->temp); /* every writer has synced its file */
     if (r == 0) r = renameat2(AT_FDCWD, dir->temp, AT_FDCWD, dir->target, replace ? RENAME_EXCHANGE : RENAME_NOREPLACE);
     if (r != 0 && (errno == EINVAL || errno == ENOSYS)) {
         /* The file system lacks renameat2: the old target leaves first, so an interruption here leaves it under a
          * hidden name. */
-        char *old = replace ? qins_format("%s/.%s.qins-old", dir->parent, base_name(dir->target)) : NULL;
+        char *old = replace ? qins_format("%s/.%s.qins-old", dir->parent, qins_base_name(dir->target)) : NULL;
         if (old != NULL) qins_remove_flat_dir(old); /* of an interrupted run; the target is whole */
         r = replace ? (old != NULL ? rename(dir->target, old) : -1) : 0;
         if (r == 0 && (r = rename(dir->temp, dir->target)) != 0 && replace) rename(old, dir->target);
@@ -203,7 +187,7 @@ qins_status qins_outdir_commit(qins_outdir *dir, qins_error *err) {
         qins_outdir_abort(dir);
         return status;
     }
-    sync_dir(dir->parent);
+    qins_sync_dir(dir->parent);
     outdir_free(dir);
     return QINS_OK;
 }

@@ -185,6 +185,10 @@ static int compare_keys(const void *a, const void *b) {
     return compare_strings(((const qins_gguf_value *)a)->key, ((const qins_gguf_value *)b)->key);
 }
 
+void qins_gguf_sort(qins_gguf *g) {
+    qsort(g->values, g->n_values, sizeof *g->values, compare_keys);
+}
+
 static qins_status read_values(reader *r, uint64_t count, qins_gguf *g) {
     if (count > MAX_VALUES || count > (r->size - r->at) / MIN_VALUE_BYTES)
         return qins_fail(r->err, QINS_ERR_FORMAT, "%s: %" PRIu64 " metadata entries are more than the file can hold",
@@ -195,7 +199,7 @@ static qins_status read_values(reader *r, uint64_t count, qins_gguf *g) {
         qins_status status = read_value(r, &g->values[g->n_values]);
         if (status != QINS_OK) return status;
     }
-    qsort(g->values, g->n_values, sizeof *g->values, compare_keys);
+    qins_gguf_sort(g);
     for (size_t i = 1; i < g->n_values; i++) {
         qins_gguf_string key = g->values[i].key;
         if (compare_strings(g->values[i - 1].key, key) == 0)
@@ -205,6 +209,21 @@ static qins_status read_values(reader *r, uint64_t count, qins_gguf *g) {
 }
 
 /* ---- tensors ---- */
+
+size_t qins_gguf_value_bytes(const qins_gguf_value *value) {
+    if (value->kind != QINS_GGUF_STRING) return (size_t)value->count * kind_bytes[value->kind];
+    const uint8_t *cursor = value->data;
+    for (uint64_t i = 0; i < value->count; i++)
+        (void)qins_gguf_next_string(&cursor);
+    return (size_t)(cursor - value->data);
+}
+
+uint32_t qins_gguf_type_number(qins_type type) {
+    uint32_t number = 0;
+    while (tensor_types[number].name == NULL || tensor_types[number].type != type)
+        number++; /* every type of ours that a GGUF file can have is in the table */
+    return number;
+}
 
 /* Checks the type number and turns it into ours. */
 static qins_status tensor_type(const reader *r, const char *name, uint64_t number, qins_type *type) {

@@ -51,6 +51,10 @@ typedef struct qins_gguf {
 /* Parses data[0..size). path is for messages. *gguf is freed with qins_gguf_free. */
 qins_status qins_gguf_parse(const uint8_t *data, size_t size, const char *path, qins_gguf **gguf, qins_error *err);
 void qins_gguf_free(qins_gguf *gguf);
+/* Sorts the metadata by key, as qins_gguf_find needs it. */
+void qins_gguf_sort(qins_gguf *gguf);
+/* The number that stands for a type in files (ggml_type). The type must be one that GGUF has. */
+uint32_t qins_gguf_type_number(qins_type type);
 
 /* ---- metadata ---- */
 
@@ -61,6 +65,9 @@ double qins_gguf_number(const qins_gguf_value *value, uint64_t i);   /* any nume
 int64_t qins_gguf_integer(const qins_gguf_value *value, uint64_t i); /* likewise; values that do not fit saturate */
 /* The string at *cursor (which starts as value->data), advanced to the next. */
 qins_gguf_string qins_gguf_next_string(const uint8_t **cursor);
+
+/* Bytes of all items in the file. */
+size_t qins_gguf_value_bytes(const qins_gguf_value *value);
 
 /* Shortcuts for single values; false when absent or of another kind. */
 bool qins_gguf_get_integer(const qins_gguf *gguf, const char *key, int64_t *value);
@@ -80,10 +87,13 @@ typedef struct qins_gguf_arch {
     const char *model_type; /* Hugging Face */
     const char *class_name; /* entry of "architectures" in config.json */
     const qins_gguf_name *names[3];
-    bool rope_pairs;  /* rows of q and k are stored in pairs */
-    bool qkv_by_part; /* attn_qkv holds all of q, then k, then v; Hugging Face has them head by head */
-    bool norm_offset; /* norm weights are stored with 1 added */
-    bool layer_norm;  /* layer norm instead of RMS norm */
+    bool rope_pairs;   /* rows of q and k are stored in pairs */
+    bool qkv_by_part;  /* attn_qkv holds all of q, then k, then v; Hugging Face has them head by head */
+    bool norm_offset;  /* norm weights are stored with 1 added */
+    bool layer_norm;   /* layer norm instead of RMS norm */
+    bool has_head;     /* output.weight is there even when it is the embedding */
+    bool lacks_head;   /* output.weight is never there */
+    bool rope_factors; /* divisors of the rotary frequencies may be stored as tensors */
     /* keys of config.json that differ; NULL = the usual one */
     const char *norm_eps_key, *theta_key, *rotary_key, *experts_key;
     const char *activation; /* hidden_act */
@@ -96,6 +106,15 @@ qins_status qins_gguf_find_arch(const qins_gguf *gguf, const qins_gguf_arch **ar
  * made of the same file. Refuses names that the architecture does not have. */
 qins_status qins_gguf_translate(const qins_gguf_arch *arch, const json_t *config, const char *path,
                                 const qins_tensor_list *in, qins_tensor_list *out, qins_error *err);
+
+/* The row for a model type, NULL when there is none. */
+const qins_gguf_arch *qins_gguf_arch_of(const char *model_type);
+/* The GGUF name (without .weight or .bias) of a Hugging Face name (likewise) of this layer and expert. Returns its row,
+ * NULL when the architecture has no such tensor or the name does not fit. */
+const qins_gguf_name *qins_gguf_name_of(const qins_gguf_arch *arch, const char *hf, size_t layer, size_t expert,
+                                        char *name, size_t size);
+/* Is it the row of this kind of tensor, such as "attn_q", in whatever layer? */
+bool qins_gguf_is_kind(const qins_gguf_name *row, const char *kind);
 
 /* ---- what is made of the metadata; each returns a new reference ---- */
 

@@ -18,7 +18,6 @@ static const struct {
     {"attention.head_count_kv", "num_key_value_heads", INTEGER, false},
     {"context_length", "max_position_embeddings", INTEGER, true},
     {"feed_forward_length", "intermediate_size", INTEGER, false},
-    {"attention.sliding_window", "sliding_window", INTEGER, false},
     {"attn_logit_softcapping", "attn_logit_softcapping", NUMBER, false},
     {"final_logit_softcapping", "final_logit_softcapping", NUMBER, false},
     {"rope.freq_base_swa", "rope_local_base_freq", NUMBER, false},
@@ -193,7 +192,7 @@ static qins_status put_llama3(builder *b, const qins_tensor *t, double theta) {
     double factor = 1.0;
     for (size_t i = 0; i < t->n_values; i++)
         factor = fmax(factor, (double)factors[i]);
-    int original = 1024, found = 0;
+    int original = 1, found = 0;
     for (; original <= 1 << 20 && found == 0; original *= 2)
         found = follows_llama3(factors, (size_t)t->n_values, theta, factor, original) ? original : 0;
     free(factors);
@@ -206,6 +205,12 @@ static qins_status put_llama3(builder *b, const qins_tensor *t, double theta) {
             json_pack("{s:s, s:o, s:f, s:f, s:i}", "rope_type", "llama3", "factor", shortest(factor), "low_freq_factor",
                       1.0, "high_freq_factor", 4.0, "original_max_position_embeddings", found));
     return QINS_OK;
+}
+
+static void put_optional(builder *b, json_t *object, const char *suffix, const char *hf) {
+    const qins_gguf_value *v = find(b, suffix);
+    if (v != NULL && !v->is_array && v->kind != QINS_GGUF_STRING)
+        json_object_set_new(object, hf, shortest(qins_gguf_number(v, 0)));
 }
 
 static qins_status put_longrope(builder *b, const qins_tensor *long_tensor) {
@@ -225,16 +230,11 @@ static qins_status put_longrope(builder *b, const qins_tensor *long_tensor) {
         free(factors);
     }
     put(b, "original_max_position_embeddings", json_integer(original));
-    put(b, "rope_scaling",
-        json_pack("{s:s, s:s, s:o, s:o}", "type", "longrope", "rope_type", "longrope", "long_factor", lists[0],
-                  "short_factor", lists[1]));
+    json_t *scaling = json_pack("{s:s, s:s, s:o, s:o}", "type", "longrope", "rope_type", "longrope", "long_factor",
+                                lists[0], "short_factor", lists[1]);
+    put_optional(b, scaling, "rope.scaling.attn_factor", "attention_factor");
+    put(b, "rope_scaling", scaling);
     return status;
-}
-
-static void put_optional(builder *b, json_t *object, const char *suffix, const char *hf) {
-    const qins_gguf_value *v = find(b, suffix);
-    if (v != NULL && !v->is_array && v->kind != QINS_GGUF_STRING)
-        json_object_set_new(object, hf, shortest(qins_gguf_number(v, 0)));
 }
 
 /* rope.scaling.*: linear and yarn. */
@@ -260,6 +260,9 @@ static qins_status put_scaling(builder *b) {
         put_optional(b, scaling, "rope.scaling.yarn_beta_fast", "beta_fast");
         put_optional(b, scaling, "rope.scaling.yarn_beta_slow", "beta_slow");
         put_optional(b, scaling, "rope.scaling.yarn_attn_factor", "attention_factor");
+        if (find(b, "rope.scaling.attn_factor") != NULL) /* beside YaRN's own */
+            json_object_set_new(scaling, "attention_factor",
+                                json_real(number_or(b, "rope.scaling.attn_factor", 1.0) * (1.0 + 0.1 * log(factor))));
     }
     put(b, "rope_scaling", scaling);
     return QINS_OK;
@@ -297,10 +300,39 @@ static qins_status put_from_tensors(builder *b) {
         json_string(embedding->type == QINS_TYPE_BF16  ? "bfloat16"
                     : embedding->type == QINS_TYPE_F16 ? "float16"
                                                        : "float32"));
-    if (strcmp(b->arch->name, "llama") == 0 || strcmp(b->arch->name, "smollm3") == 0) {
+    if (strcmp(b->arch->name, "llama") == 0) {
         put(b, "attention_bias", json_boolean(find_tensor(b, "blk.0.attn_q.bias") != NULL));
         put(b, "mlp_bias", json_boolean(find_tensor(b, "blk.0.ffn_up.bias") != NULL));
     }
+    return QINS_OK;
+}
+
+/* ---- sliding windows ---- */
+
+/* A window of 0 is none. The pattern says which layers have it: as a number n, all but every n-th; as a list, one by
+ * one. Without a pattern it is the family's. */
+static qins_status put_windows(builder *b) {
+    const qins_gguf_value *window = find(b, "attention.sliding_window");
+    const qins_gguf_value *pattern = find(b, "attention.sliding_window_pattern");
+    if (window == NULL) return QINS_OK;
+    qins_status status = put_entry(b, "attention.sliding_window", "sliding_window", true);
+    if (status != QINS_OK) return status;
+    if (config_integer(b, "sliding_window") == 0) put(b, "sliding_window", json_null());
+    if (pattern == NULL || config_integer(b, "sliding_window") == 0) return QINS_OK;
+    if (!pattern->is_array) return put_entry(b, "attention.sliding_window_pattern", "sliding_window_pattern", true);
+    if (pattern->kind == QINS_GGUF_STRING || (int64_t)pattern->count != config_integer(b, "num_hidden_layers"))
+        return qins_fail(
+            b->err, QINS_ERR_FORMAT,
+            "%s: metadata %s.attention.sliding_window_pattern: expected one number for each of the %" PRId64
+            " layers, found %" PRIu64,
+            b->gguf->path, b->arch->name, (int64_t)config_integer(b, "num_hidden_layers"), pattern->count);
+    json_t *types = json_array();
+    for (uint64_t i = 0; i < pattern->count; i++) {
+        bool slides = qins_gguf_integer(pattern, i) != 0;
+        json_array_append_new(types, json_string(slides ? "sliding_attention" : "full_attention"));
+    }
+    put(b, "layer_types", types);
+    put(b, "use_sliding_window", json_true()); /* of the families that have such a switch */
     return QINS_OK;
 }
 
@@ -344,6 +376,7 @@ static qins_status fill(builder *b) {
     put_token_ids(b);
     int64_t head_dim = 0;
     qins_status status = put_entries(b);
+    if (status == QINS_OK) status = put_windows(b);
     if (status == QINS_OK) status = put_norm(b);
     if (status == QINS_OK) status = put_head_dim(b, &head_dim);
     if (status == QINS_OK) status = put_rope(b, head_dim);

@@ -109,24 +109,39 @@ static const qins_gguf_name olmo2_names[] = {
     {0},
 };
 
-/* Earlier name tables win over later ones. Mistral files have the architecture llama; so do Mixtral's, which
- * qins_gguf_find_arch tells apart by their experts. */
+/* Earlier name tables win over later ones. The files of Mistral, Ministral and Mixtral have the architecture llama;
+ * qins_gguf_find_arch tells them apart. */
 static const qins_gguf_arch archs[] = {
     {.name = "llama",
      .model_type = "llama",
      .class_name = "LlamaForCausalLM",
      .names = {llama_names},
-     .rope_pairs = true},
+     .rope_pairs = true,
+     .rope_factors = true},
+    {.name = "llama",
+     .model_type = "mistral",
+     .class_name = "MistralForCausalLM",
+     .names = {llama_names},
+     .rope_pairs = true,
+     .rope_factors = true},
+    {.name = "llama",
+     .model_type = "ministral",
+     .class_name = "MinistralForCausalLM",
+     .names = {llama_names},
+     .rope_pairs = true,
+     .rope_factors = true},
     {.name = "llama",
      .model_type = "mixtral",
      .class_name = "MixtralForCausalLM",
      .names = {mixtral_names, llama_names},
      .rope_pairs = true,
+     .rope_factors = true,
      .experts_key = "num_local_experts"},
     {.name = "gptneox",
      .model_type = "gpt_neox",
      .class_name = "GPTNeoXForCausalLM",
      .names = {gptneox_names},
+     .has_head = true,
      .qkv_by_part = true,
      .layer_norm = true,
      .norm_eps_key = "layer_norm_eps",
@@ -139,6 +154,7 @@ static const qins_gguf_arch archs[] = {
      .model_type = "qwen2_moe",
      .class_name = "Qwen2MoeForCausalLM",
      .names = {moe_names, llama_names},
+     .has_head = true,
      .constants = "{\"norm_topk_prob\": false, \"decoder_sparse_step\": 1}"},
     {.name = "qwen3moe",
      .model_type = "qwen3_moe",
@@ -149,12 +165,18 @@ static const qins_gguf_arch archs[] = {
      .model_type = "olmoe",
      .class_name = "OlmoeForCausalLM",
      .names = {moe_names, qk_norm_names, llama_names},
+     .has_head = true,
      .constants = "{\"norm_topk_prob\": false}"},
-    {.name = "phi3", .model_type = "phi3", .class_name = "Phi3ForCausalLM", .names = {phi3_names, llama_names}},
+    {.name = "phi3",
+     .model_type = "phi3",
+     .class_name = "Phi3ForCausalLM",
+     .names = {phi3_names, llama_names},
+     .rope_factors = true},
     {.name = "phi2",
      .model_type = "phi",
      .class_name = "PhiForCausalLM",
      .names = {phi2_names, llama_names},
+     .has_head = true,
      .layer_norm = true,
      .norm_eps_key = "layer_norm_eps",
      .activation = "gelu_new",
@@ -171,6 +193,7 @@ static const qins_gguf_arch archs[] = {
      .model_type = "gemma",
      .class_name = "GemmaForCausalLM",
      .names = {llama_names},
+     .lacks_head = true,
      .norm_offset = true,
      .activation = "gelu_pytorch_tanh",
      .constants = "{\"hidden_activation\": \"gelu_pytorch_tanh\"}"},
@@ -178,6 +201,7 @@ static const qins_gguf_arch archs[] = {
      .model_type = "gemma2",
      .class_name = "Gemma2ForCausalLM",
      .names = {gemma2_names, llama_names},
+     .lacks_head = true,
      .norm_offset = true,
      .activation = "gelu_pytorch_tanh",
      .constants = "{\"hidden_activation\": \"gelu_pytorch_tanh\"}"},
@@ -192,7 +216,8 @@ static const qins_gguf_arch archs[] = {
     {.name = "olmo2",
      .model_type = "olmo2",
      .class_name = "Olmo2ForCausalLM",
-     .names = {olmo2_names, qk_norm_names, llama_names}},
+     .names = {olmo2_names, qk_norm_names, llama_names},
+     .has_head = true},
     {.name = "smollm3",
      .model_type = "smollm3",
      .class_name = "SmolLM3ForCausalLM",
@@ -210,15 +235,22 @@ static const char *const not_weights[] = {
     "rope_factors_short.weight",
 };
 
+/* Which of the models that share the architecture llama it is. */
+static const char *llama_model_type(const qins_gguf *gguf) {
+    int64_t n_experts = 0, window = 0;
+    if (qins_gguf_get_integer(gguf, "llama.expert_count", &n_experts) && n_experts > 0) return "mixtral";
+    if (!qins_gguf_get_integer(gguf, "llama.attention.sliding_window", &window) || window <= 0) return "llama";
+    return qins_gguf_find(gguf, "llama.attention.sliding_window_pattern") != NULL ? "ministral" : "mistral";
+}
+
 qins_status qins_gguf_find_arch(const qins_gguf *gguf, const qins_gguf_arch **arch, qins_error *err) {
     qins_gguf_string name;
     if (!qins_gguf_get_string(gguf, "general.architecture", &name))
         return qins_fail(err, QINS_ERR_FORMAT, "%s: metadata general.architecture is missing", gguf->path);
-    int64_t n_experts = 0;
-    bool is_mixtral = qins_gguf_get_integer(gguf, "llama.expert_count", &n_experts) && n_experts > 0;
+    const char *llama = llama_model_type(gguf);
     for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
         if (strlen(archs[i].name) != name.n || memcmp(archs[i].name, name.data, name.n) != 0) continue;
-        if (is_mixtral && strcmp(archs[i].model_type, "llama") == 0) continue;
+        if (strcmp(archs[i].name, "llama") == 0 && strcmp(archs[i].model_type, llama) != 0) continue;
         *arch = &archs[i];
         return QINS_OK;
     }
@@ -230,6 +262,8 @@ qins_status qins_gguf_find_arch(const qins_gguf *gguf, const qins_gguf_arch **ar
 }
 
 /* ---- translation of names ---- */
+
+enum { N_NAME_TABLES = sizeof archs[0].names / sizeof archs[0].names[0] };
 
 /* Does name match pattern, % being a number of at most six digits? Writes its digits to *number. */
 static bool match(const char *pattern, const char *name, size_t n_name, char number[8]) {
@@ -263,10 +297,29 @@ static bool expand(const char *hf, const char *layer, size_t expert, const char 
 }
 
 static const qins_gguf_name *find_name(const qins_gguf_arch *arch, const char *name, size_t n_name, char layer[8]) {
-    enum { N_TABLES = sizeof arch->names / sizeof arch->names[0] };
-    for (size_t t = 0; t < N_TABLES && arch->names[t] != NULL; t++) {
+    for (size_t t = 0; t < N_NAME_TABLES && arch->names[t] != NULL; t++) {
         for (const qins_gguf_name *row = arch->names[t]; row->gguf != NULL; row++) {
             if (match(row->gguf, name, n_name, layer)) return row;
+        }
+    }
+    return NULL;
+}
+
+const qins_gguf_arch *qins_gguf_arch_of(const char *model_type) {
+    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++)
+        if (strcmp(archs[i].model_type, model_type) == 0) return &archs[i];
+    return NULL;
+}
+
+const qins_gguf_name *qins_gguf_name_of(const qins_gguf_arch *arch, const char *hf, size_t layer, size_t expert,
+                                        char *name, size_t size) {
+    char number[24], candidate[192];
+    snprintf(number, sizeof number, "%zu", layer);
+    for (size_t t = 0; t < N_NAME_TABLES && arch->names[t] != NULL; t++) {
+        for (const qins_gguf_name *row = arch->names[t]; row->gguf != NULL; row++) {
+            if (!expand(row->hf, number, expert, "", candidate, sizeof candidate) || strcmp(candidate, hf) != 0)
+                continue;
+            return expand(row->gguf, number, 0, "", name, size) ? row : NULL;
         }
     }
     return NULL;
@@ -277,16 +330,16 @@ static size_t config_size(const json_t *config, const char *key) {
     return n > 0 ? (size_t)n : 0;
 }
 
-static bool is_role(const char *gguf_pattern, const char *role) {
-    const char *dot = strrchr(gguf_pattern, '.');
-    return dot != NULL && strcmp(dot + 1, role) == 0;
+bool qins_gguf_is_kind(const qins_gguf_name *row, const char *kind) {
+    const char *dot = strrchr(row->gguf, '.');
+    return dot != NULL && strcmp(dot + 1, kind) == 0;
 }
 
 /* How the rows of a tensor differ from Hugging Face's. */
 static qins_status set_layout(const qins_gguf_arch *arch, const json_t *config, const char *path,
                               const qins_gguf_name *row, qins_tensor *tensor, const char *name, qins_error *err) {
     size_t n_heads = config_size(config, "num_attention_heads");
-    bool is_q = is_role(row->gguf, "attn_q"), is_k = is_role(row->gguf, "attn_k");
+    bool is_q = qins_gguf_is_kind(row, "attn_q"), is_k = qins_gguf_is_kind(row, "attn_k");
     if (arch->norm_offset && strstr(row->gguf, "norm") != NULL) tensor->offset = -1.0f;
     if (arch->rope_pairs && (is_q || is_k)) {
         size_t heads = is_q ? n_heads : config_size(config, "num_key_value_heads");
@@ -296,7 +349,7 @@ static qins_status set_layout(const qins_gguf_arch *arch, const json_t *config, 
                              tensor->n_dims > 0 ? tensor->shape[0] : 1, heads);
         tensor->rope_pairs = (size_t)(tensor->shape[0] / heads);
     }
-    if (arch->qkv_by_part && is_role(row->gguf, "attn_qkv")) {
+    if (arch->qkv_by_part && qins_gguf_is_kind(row, "attn_qkv")) {
         if (n_heads == 0 || tensor->n_dims == 0 || tensor->shape[0] % (3 * n_heads) != 0)
             return qins_fail(err, QINS_ERR_FORMAT,
                              "%s: tensor %s: %" PRIu64 " rows are not q, k and v of %zu heads each", path, name,
@@ -356,7 +409,7 @@ static qins_status translate_one(const qins_gguf_arch *arch, const json_t *confi
                          name, arch->name);
     if (strchr(row->hf, '@') != NULL) return add_experts(row, layer, suffix, path, tensor, config, out, err);
     qins_tensor copy = *tensor;
-    if (is_role(row->gguf, "ffn_gate_inp_shexp") && copy.n_dims == 1) { /* a vector here, one row there */
+    if (qins_gguf_is_kind(row, "ffn_gate_inp_shexp") && copy.n_dims == 1) { /* a vector here, one row there */
         copy.n_dims = 2;
         copy.shape[1] = copy.shape[0];
         copy.shape[0] = 1;

@@ -9,73 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BYTE_LEVEL(use_regex)                                                                                          \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":" use_regex "}"
-#define SPLIT(regex)                                                                                                   \
-    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false}"
-#define DIGITS             "{\"type\":\"Digits\",\"individual_digits\":true}"
-#define SEQUENCE(parts)    "{\"type\":\"Sequence\",\"pretokenizers\":[" parts "]}"
-#define SPLIT_BYTES(regex) SEQUENCE(SPLIT(regex) "," BYTE_LEVEL("false"))
-#define CONTRACTIONS       "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define SPACES             "\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define WORDS(digits)                                                                                                  \
-    CONTRACTIONS "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits "| "                                               \
-                 "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|" SPACES
-/* Words that split before an upper-case letter; `ending` follows each. */
-#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
-#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
-#define CASED(ending, digits)                                                                                          \
-    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?" UPPER "+" LOWER      \
-    "*" ending "|" digits "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|" SPACES
-
-static const char gpt2_pieces[] = BYTE_LEVEL("true");
-static const char digits_gpt2_pieces[] = SEQUENCE(DIGITS "," BYTE_LEVEL("true"));
-static const char llama3_pieces[] = SPLIT_BYTES(WORDS("\\\\p{N}{1,3}"));
-static const char qwen2_pieces[] = SPLIT_BYTES(WORDS("\\\\p{N}"));
-static const char tekken_pieces[] = SPLIT_BYTES(CASED("", "\\\\p{N}"));
-static const char gpt4o_pieces[] = SPLIT_BYTES(CASED(CONTRACTIONS "?", "\\\\p{N}{1,3}"));
-static const char deepseek_coder_pieces[] =
-    SEQUENCE(SPLIT("[\\r\\n]") "," SPLIT("\\\\s?\\\\p{L}+") "," SPLIT("\\\\s?\\\\p{P}+") "," SPLIT(
-        "[\\u4e00-\\u9fa5\\u0800-\\u4e00\\uac00-\\ud7ff]+") "," DIGITS "," BYTE_LEVEL("false"));
-static const char deepseek3_pieces[] =
-    SEQUENCE(SPLIT("\\\\p{N}{1,3}") "," SPLIT("[\\u4e00-\\u9fa5\\u3040-\\u309f\\u30a0-\\u30ff]+") "," SPLIT(
-        "[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}"
-        "\\\\p{M}]+| ?[\\\\p{P}\\\\p{S}]+[\\r\\n]*|\\\\s*[\\r\\n]+|\\\\s+(?!\\\\S)|\\\\s+") "," BYTE_LEVEL("false"));
-
-typedef struct pre_tokenizer {
-    const char *name;   /* tokenizer.ggml.pre */
-    const char *pieces; /* JSON */
-    bool nfc;           /* text is normalised first */
-    bool ignore_merges; /* a piece that is in the vocabulary is taken whole */
-    bool add_bos;       /* when the file does not say */
-} pre_tokenizer;
-
-static const pre_tokenizer pre_tokenizers[] = {
-    {.name = "default", .pieces = gpt2_pieces},
-    {.name = "gpt-2", .pieces = gpt2_pieces},
-    {.name = "gpt2", .pieces = gpt2_pieces},
-    {.name = "phi-2", .pieces = gpt2_pieces},
-    {.name = "mpt", .pieces = gpt2_pieces, .nfc = true},
-    {.name = "olmo", .pieces = gpt2_pieces, .nfc = true},
-    {.name = "smollm", .pieces = digits_gpt2_pieces},
-    {.name = "starcoder", .pieces = digits_gpt2_pieces},
-    {.name = "refact", .pieces = digits_gpt2_pieces},
-    {.name = "codeshell", .pieces = digits_gpt2_pieces},
-    {.name = "command-r", .pieces = digits_gpt2_pieces, .nfc = true, .add_bos = true},
-    {.name = "llama3", .pieces = llama3_pieces, .ignore_merges = true, .add_bos = true},
-    {.name = "llama-v3", .pieces = llama3_pieces, .ignore_merges = true, .add_bos = true},
-    {.name = "llama-bpe", .pieces = llama3_pieces, .ignore_merges = true, .add_bos = true},
-    {.name = "falcon3", .pieces = llama3_pieces, .ignore_merges = true},
-    {.name = "dbrx", .pieces = llama3_pieces},
-    {.name = "smaug-bpe", .pieces = llama3_pieces},
-    {.name = "qwen2", .pieces = qwen2_pieces, .nfc = true},
-    {.name = "deepseek-r1-qwen", .pieces = qwen2_pieces},
-    {.name = "tekken", .pieces = tekken_pieces, .ignore_merges = true, .add_bos = true},
-    {.name = "gpt-4o", .pieces = gpt4o_pieces},
-    {.name = "deepseek-coder", .pieces = deepseek_coder_pieces},
-    {.name = "deepseek-v3", .pieces = deepseek3_pieces},
-};
-
 /* ---- vocabulary ---- */
 
 static bool is_array_of(const qins_gguf_value *v, qins_gguf_kind kind) {
@@ -219,16 +152,17 @@ qins_status qins_gguf_post_processor(const qins_gguf *g, bool add_bos_default, j
     return QINS_OK;
 }
 
-static qins_status find_pre_tokenizer(const qins_gguf *g, const pre_tokenizer **found, qins_error *err) {
+static qins_status find_pre_tokenizer(const qins_gguf *g, const qins_pre_tokenizer **found, qins_error *err) {
     qins_gguf_string name;
     if (!qins_gguf_get_string(g, "tokenizer.ggml.pre", &name))
         return qins_fail(err, QINS_ERR_UNSUPPORTED,
                          "%s: metadata tokenizer.ggml.pre is missing, so that the way to split text is not known; the "
                          "file is old, convert the model again",
                          g->path);
-    for (size_t i = 0; i < sizeof pre_tokenizers / sizeof pre_tokenizers[0]; i++) {
-        if (strlen(pre_tokenizers[i].name) == name.n && memcmp(pre_tokenizers[i].name, name.data, name.n) == 0) {
-            *found = &pre_tokenizers[i];
+    const qins_pre_tokenizer *row;
+    for (size_t i = 0; (row = qins_pre_tokenizer_at(i)) != NULL; i++) {
+        if (strlen(row->name) == name.n && memcmp(row->name, name.data, name.n) == 0) {
+            *found = row;
             return QINS_OK;
         }
     }
@@ -243,14 +177,14 @@ static qins_status find_pre_tokenizer(const qins_gguf *g, const pre_tokenizer **
 
 /* Byte-level BPE. */
 static qins_status make_gpt2(const qins_vocabulary *v, json_t *vocab, json_t *merges, json_t *added, json_t **json) {
-    const pre_tokenizer *pre = NULL;
+    const qins_pre_tokenizer *pre = NULL;
     json_t *post = NULL;
     qins_status status = find_pre_tokenizer(v->gguf, &pre, v->err);
     if (status == QINS_OK) status = qins_vocabulary_merges(v, merges);
     if (status == QINS_OK) status = qins_vocabulary_json(v, vocab, added);
     if (status == QINS_OK) status = qins_gguf_post_processor(v->gguf, pre->add_bos, &post, v->err);
     if (status != QINS_OK) return status;
-    json_t *decoder = json_loads(BYTE_LEVEL("true"), 0, NULL), *pieces = json_loads(pre->pieces, 0, NULL);
+    json_t *decoder = json_loads(qins_byte_level_decoder, 0, NULL), *pieces = json_loads(pre->pieces, 0, NULL);
     json_t *normalizer = pre->nfc ? json_pack("{s:s}", "type", "NFC") : json_null();
     *json = json_pack("{s:s, s:n, s:n, s:O, s:o, s:o, s:o, s:o,"
                       " s:{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O, s:O}}",

@@ -14,6 +14,20 @@ enum {
     QINS_TOKEN_BYTE = 6
 };
 
+/* A way to cut text before byte-level BPE (gguf_pretokenizers.c). */
+typedef struct qins_pre_tokenizer {
+    const char *name;   /* tokenizer.ggml.pre */
+    const char *pieces; /* "pre_tokenizer" of tokenizer.json */
+    bool nfc;           /* text is normalised first */
+    bool ignore_merges; /* a piece that is in the vocabulary is taken whole */
+    bool add_bos;       /* when the file does not say */
+    bool only_read;     /* other programs do not know this name or mean something else by it */
+} qins_pre_tokenizer;
+
+/* Row i of the table, NULL past its end. */
+const qins_pre_tokenizer *qins_pre_tokenizer_at(size_t i);
+extern const char qins_byte_level_decoder[]; /* JSON */
+
 typedef struct qins_vocabulary {
     const qins_gguf *gguf;
     const qins_gguf_value *tokens, *types, *merges, *scores; /* types, merges and scores may be NULL */

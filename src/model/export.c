@@ -1,6 +1,8 @@
-/* Any checkpoint in, a plain Hugging Face directory out. SPDX-License-Identifier: MIT */
+/* Any checkpoint in, a plain Hugging Face directory (or a GGUF file, export_gguf.c) out. SPDX-License-Identifier: MIT
+ */
 #include "format/safetensors_write.h"
 #include "kernel/matrix.h"
+#include "model/export_gguf.h"
 #include "model/side_files.h"
 #include "model/weights.h"
 
@@ -125,14 +127,11 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     return status;
 }
 
-qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
-                        uint64_t *stored_bytes, qins_error *err) {
-    job j = {.options = options};
+static qins_status export_directory(qins_weights *weights, const char *out_path, const qins_export_options *options,
+                                    uint64_t *stored_bytes, qins_error *err) {
+    job j = {.options = options, .weights = weights};
     qins_outdir *out = NULL;
-    if ((int)options->dtype < QINS_F32 || options->dtype > QINS_BF16)
-        return qins_fail(err, QINS_ERR_ARGUMENT, "dtype: expected f32, f16 or bf16");
-    qins_status status = qins_weights_open(model_path, options->no_check, &j.weights, err);
-    if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
+    qins_status status = qins_outdir_begin(out_path, options->force, &out, err);
     if (status == QINS_OK) status = write_directory(&j, out, err);
     if (status == QINS_OK)
         status = qins_outdir_commit(out, err);
@@ -141,6 +140,22 @@ qins_status qins_export(const char *model_path, const char *out_path, const qins
     if (status == QINS_OK && stored_bytes != NULL) *stored_bytes = qins_st_writer_tensor_bytes(j.writer);
     qins_st_writer_free(j.writer);
     free(j.parameters);
-    qins_weights_close(j.weights);
+    return status;
+}
+
+qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
+                        uint64_t *stored_bytes, qins_error *err) {
+    bool is_gguf = options->format == QINS_FORMAT_GGUF;
+    if ((int)options->format < QINS_FORMAT_SAFETENSORS || options->format > QINS_FORMAT_GGUF)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "format: expected safetensors or gguf");
+    if ((int)options->dtype < QINS_F32 || options->dtype > (is_gguf ? QINS_Q8_0 : QINS_BF16))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "dtype: expected f32, f16%s",
+                         is_gguf ? ", bf16 or q8_0" : " or bf16 (q8_0 is a type of GGUF files)");
+    qins_weights *weights = NULL;
+    qins_status status = qins_weights_open(model_path, options->no_check, &weights, err);
+    if (status == QINS_OK)
+        status = is_gguf ? qins_export_gguf(weights, out_path, options, stored_bytes, err)
+                         : export_directory(weights, out_path, options, stored_bytes, err);
+    qins_weights_close(weights);
     return status;
 }
