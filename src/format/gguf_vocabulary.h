@@ -39,6 +39,8 @@ int64_t qins_vocabulary_type(const qins_vocabulary *v, uint64_t i);
 qins_status qins_vocabulary_json(const qins_vocabulary *v, json_t *vocab, json_t *added);
 /* Fills the array `merges` with the pairs of tokenizer.ggml.merges, which must be there. */
 qins_status qins_vocabulary_merges(const qins_vocabulary *v, json_t *merges);
+/* The two pieces of an entry of "merges" in tokenizer.json, either form of it. False when it has none. */
+bool qins_merge_pieces(const json_t *merge, const char *pieces[2], size_t n[2]);
 /* A TemplateProcessing that puts BOS in front or EOS behind; JSON null when neither is asked for. add_bos_default is
  * for files that do not say. */
 qins_status qins_gguf_post_processor(const qins_gguf *g, bool add_bos_default, json_t **json, qins_error *err);
