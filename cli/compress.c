@@ -16,6 +16,8 @@ static const char *const storage_names[] = {"packed", "seed", "f32", NULL};
 static const qins_storage storage_values[] = {QINS_STORAGE_PACKED, QINS_STORAGE_SEED, QINS_STORAGE_F32};
 static const char *const switch_names[] = {"auto", "on", "off", NULL};
 static const qins_switch switch_values[] = {QINS_AUTO, QINS_ON, QINS_OFF};
+static const char *const round_names[] = {"auto", "feedback", "nearest", NULL};
+enum { ROUND_AUTO, ROUND_FEEDBACK, ROUND_NEAREST };
 static const char *const scale_names[] = {"auto", "row", "tensor", "group:32", NULL};
 
 typedef struct scale_choice {
@@ -66,7 +68,8 @@ typedef struct compress_arguments {
     scale_choice scale;
     double bpw, alpha;
     const char *size, *max_kl, *calibrate, *targets;
-    int embed_bits;
+    int embed_bits, round;
+    size_t calibrate_tokens;
     uint64_t seed;
     bool force, no_check;
 } compress_arguments;
@@ -78,13 +81,24 @@ static int refuse_unfinished(const compress_arguments *a) {
     if (a->max_kl != NULL)
         return usage_error("option '--max-kl' is not in this version: try widths with --bits B and measure each with "
                            "'qins verify'");
-    if (a->calibrate != NULL && strcmp(a->calibrate, "none") != 0)
-        return usage_error("option '--calibrate %s': calibrated rounding is not in this version; only 'none' is",
-                           a->calibrate);
     return EXIT_DONE;
 }
 
+static bool calibrates(const compress_arguments *a) {
+    return a->calibrate != NULL && strcmp(a->calibrate, "none") != 0 && a->round != ROUND_NEAREST;
+}
+
+static bool can_feed_back(const compress_arguments *a, qins_codec codec, qins_storage storage) {
+    bool by_row = a->scale.kind == QINS_SCALE_ROW || a->scale.kind == QINS_SCALE_AUTO;
+    return storage == QINS_STORAGE_PACKED && by_row && (codec == QINS_CODEC_GAUSS || codec == QINS_CODEC_UNIFORM);
+}
+
 static int refuse_contradictions(const compress_arguments *a, qins_codec codec, qins_storage storage) {
+    if (a->round == ROUND_FEEDBACK && !can_feed_back(a, codec, storage))
+        return usage_error(
+            "option '--round feedback' goes with packed gauss or uniform codes and one scale a row only");
+    if (a->round == ROUND_FEEDBACK && !calibrates(a))
+        return usage_error("option '--round feedback' needs text: --calibrate FILE");
     if (a->bpw > 0 && a->bits != BITS_NOT_GIVEN)
         return usage_error("options '--bpw' and '--bits' both set the width: give one of them");
     if (storage == QINS_STORAGE_SEED && codec != QINS_CODEC_LOG)
@@ -116,6 +130,8 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->bpw = a->bpw;
     o->targets = a->targets;
     o->embed_bits = a->embed_bits;
+    o->calibrate = calibrates(a) ? a->calibrate : NULL;
+    o->calibrate_tokens = a->calibrate_tokens;
     o->force = a->force;
     o->no_check = a->no_check;
     o->progress = progress_update;
@@ -125,12 +141,13 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
 static int print_result(const compress_arguments *a, const char *out_path, const qins_compress_result *r) {
     double ratio = r->stored_bytes > 0 ? (double)r->source_bytes / (double)r->stored_bytes : 0;
     if (a->common.json)
-        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "out",
+        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:I}", "out",
                                     json_text(out_path, strlen(out_path)), "bpw", json_number(r->bpw), "source_bytes",
                                     (json_int_t)r->source_bytes, "stored_bytes", (json_int_t)r->stored_bytes, "ratio",
                                     json_number(ratio), "tensors", (json_int_t)r->n_tensors, "encoded",
                                     (json_int_t)r->n_encoded, "rel_mse", json_number(r->rel_mse), "codes_used",
-                                    json_number(r->codes_used), "code_entropy", json_number(r->code_entropy)));
+                                    json_number(r->codes_used), "code_entropy", json_number(r->code_entropy),
+                                    "fed_back", (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks));
     printf("wrote %s\n", out_path);
     printf("  weights     %s -> %s, %.2fx\n", format_size(r->source_bytes).text, format_size(r->stored_bytes).text,
            ratio);
@@ -139,6 +156,11 @@ static int print_result(const compress_arguments *a, const char *out_path, const
     printf("  error       %.3g of the squared weights\n", r->rel_mse);
     if (r->codes_used > 0)
         printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
+    if (r->n_fed_back > 0)
+        printf("  calibrated  %s matrices rounded with error feedback\n", format_count(r->n_fed_back).text);
+    if (r->n_fallbacks > 0)
+        printf("              %s of experts that too few calibration tokens reached: rounded to the nearest\n",
+               format_count(r->n_fallbacks).text);
     bool packs = storage_values[a->storage] == QINS_STORAGE_PACKED;
     if (packs && r->stored_bytes > r->source_bytes)
         printf("  larger than the source, which is compressed already: tensors that are not encoded\n"
@@ -157,13 +179,15 @@ static int compress(const compress_arguments *a, const char *model_path, const c
     qins_status status = qins_compress(model_path, out_path, &options, &result, &err);
     progress_end(&bar);
     if (status == QINS_ERR_CANCELLED)
-        return report_failure_text(&a->common, status, "interrupted: nothing was written to %s", out_path);
+        return report_failure_text(&a->common, status, "interrupted: nothing was written to %s%s", out_path,
+                                   calibrates(a) ? "; the same command goes on from the last finished layer" : "");
     if (status != QINS_OK) return report_failure(&a->common, &err);
     return print_result(a, out_path, &result);
 }
 
 int command_compress(int argc, char **argv) {
-    compress_arguments a = {.targets = "all", .embed_bits = 8, .alpha = -1, .scale = {.kind = QINS_SCALE_AUTO}};
+    compress_arguments a = {
+        .targets = "all", .embed_bits = 8, .alpha = -1, .calibrate_tokens = 32768, .scale = {.kind = QINS_SCALE_AUTO}};
     qins_encode_options defaults;
     qins_encode_defaults(&defaults);
     a.seed = defaults.rotation_seed;
@@ -242,8 +266,21 @@ int command_compress(int argc, char **argv) {
         {.name = "calibrate",
          .kind = OPTION_TEXT,
          .value = &a.calibrate,
-         .value_name = "none",
-         .help = "only none in this version (default none)"},
+         .value_name = "FILE|none",
+         .help = "text file to measure the inputs of every matrix on, for --round feedback (default none)"},
+        {.name = "calibrate-tokens",
+         .kind = OPTION_SIZE,
+         .value = &a.calibrate_tokens,
+         .value_name = "N",
+         .min = 2,
+         .help = "tokens of it, spread evenly (default 32768)"},
+        {.name = "round",
+         .kind = OPTION_CHOICE,
+         .value = &a.round,
+         .value_name = "R",
+         .choices = round_names,
+         .help = "feedback: every code makes up for the errors of those before it, on the calibration text; nearest "
+                 "(default: feedback with --calibrate)"},
         {.name = "size", .kind = OPTION_TEXT, .value = &a.size, .value_name = "S", .help = "not in this version"},
         {.name = "max-kl", .kind = OPTION_TEXT, .value = &a.max_kl, .value_name = "K", .help = "not in this version"},
         {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},

@@ -252,7 +252,12 @@ typedef struct qins_compress_options {
     double bpw;                 /* > 0: largest width whose average over the linears is within it */
     const char *targets;        /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex on tensor names; NULL = all */
     int embed_bits;             /* embedding and head; 0 = keep as they are */
-    bool force;                 /* replace an existing target */
+    /* Text file to calibrate with: the linears are rounded with error feedback on its tokens (docs/codecs.md). NULL: to
+     * the nearest code, without data. Packed gauss and uniform codes with a scale a row take part, others are rounded
+     * to the nearest. */
+    const char *calibrate;
+    size_t calibrate_tokens; /* how many of its tokens, spread evenly over it */
+    bool force;              /* replace an existing target */
     bool no_check;
     qins_progress progress;
     void *progress_user;
@@ -268,6 +273,8 @@ typedef struct qins_compress_result {
     double rel_mse;        /* sum of squared error / sum of squares over encoded tensors */
     double codes_used;     /* of the linears: distinct codes that occur in a tensor, mean over tensors */
     double code_entropy;   /* of the linears: bits a code (without the sign byte of seed storage), mean over weights */
+    uint64_t n_fed_back;   /* matrices rounded with error feedback */
+    uint64_t n_fallbacks;  /* matrices of experts that too few tokens reached: rounded to the nearest */
 } qins_compress_result;
 
 /* Writes a qins directory at out_path, atomically: built under a temporary name in the same folder, synced, renamed.

@@ -20,6 +20,8 @@ need libjansson-dev pkg-config --exists jansson
 need libpcre2-dev pkg-config --exists libpcre2-8
 need libutf8proc-dev pkg-config --exists libutf8proc
 need libxxhash-dev pkg-config --exists libxxhash
+need libopenblas-dev pkg-config --exists openblas
+need liblapacke-dev pkg-config --exists lapacke
 need libcmocka-dev pkg-config --exists cmocka
 need jq command -v jq
 need python3 command -v python3

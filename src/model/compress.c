@@ -5,6 +5,7 @@
  */
 #include "format/safetensors_write.h"
 #include "kernel/matrix.h"
+#include "model/calibrate.h"
 #include "model/compress_plan.h"
 #include "model/receipt.h"
 #include "model/side_files.h"
@@ -18,9 +19,11 @@ enum { NAME_SIZE = 512, COPY_BYTES = 4 << 20, NO_INDEX = -1 };
 
 typedef struct job {
     const qins_compress_options *options;
+    qins_model *model; /* owns the weights; NULL without calibration */
     qins_weights *weights;
     qins_st_writer *writer;
     qins_plan plan;
+    qins_rounded *rounded;                         /* by calibration; NULL without it */
     ptrdiff_t shared_tables[5][QINS_MAX_BITS + 1]; /* by codec and bits */
     bool table_written[5][QINS_MAX_BITS + 1];
     uint64_t values_done, values_total; /* progress */
@@ -170,7 +173,10 @@ static qins_status write_encoded(job *j, qins_plan_item *item, qins_error *err) 
     qins_part_sink sink = {sink_put, &context, sink_advance};
     qins_encode_stats *stats = qins_alloc(1, sizeof *stats);
     if (stats == NULL) return qins_fail_memory(err, sizeof *stats, "statistics");
-    status = qins_encode(matrix.n_rows, matrix.n_cols, &source, &item->options, &sink, stats, err);
+    bool done = false;
+    if (j->rounded != NULL) status = qins_rounded_get(j->rounded, p->name, item->parts, &sink, stats, &done, err);
+    if (status == QINS_OK && !done)
+        status = qins_encode(matrix.n_rows, matrix.n_cols, &source, &item->options, &sink, stats, err);
     j->sum_squares += stats->sum_squares;
     j->sum_squared_error += stats->sum_squared_error;
     count_codes(j, item, stats->histogram);
@@ -308,7 +314,7 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
 }
 
 void qins_compress_defaults(qins_compress_options *o) {
-    *o = (qins_compress_options){.embed_bits = 8};
+    *o = (qins_compress_options){.embed_bits = 8, .calibrate_tokens = 32768};
     qins_encode_defaults(&o->linear);
 }
 
@@ -321,6 +327,35 @@ static qins_status check_options(const qins_compress_options *o, qins_error *err
     return qins_encode_resolve(&linear, err);
 }
 
+/* Calibration runs the model; without it the weights are enough. */
+static qins_status open_source(job *j, const char *path, qins_error *err) {
+    if (j->options->calibrate == NULL) return qins_weights_open(path, j->options->no_check, &j->weights, err);
+    const qins_model_options options = {.no_check = j->options->no_check};
+    qins_status status = qins_model_open(path, &options, &j->model, err);
+    if (status == QINS_OK) j->weights = j->model->weights;
+    return status;
+}
+
+static qins_status calibrate(job *j, const char *out_path, qins_error *err) {
+    if (j->options->calibrate == NULL) return QINS_OK;
+    qins_calibrate_result result = {0};
+    qins_status status = qins_calibrate_run(j->model, &j->plan, j->options, out_path, &j->rounded, &result, err);
+    j->result.n_fed_back = result.n_fed_back;
+    j->result.n_fallbacks = result.n_fallbacks;
+    return status;
+}
+
+static void release(job *j, bool done) {
+    qins_st_writer_free(j->writer);
+    qins_rounded_close(j->rounded, done);
+    json_decref(j->errors);
+    qins_plan_free(&j->plan);
+    if (j->model != NULL)
+        qins_model_close(j->model);
+    else
+        qins_weights_close(j->weights);
+}
+
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
     job j = {.options = options, .errors = json_object()};
@@ -329,20 +364,18 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
             j.shared_tables[c][b] = NO_INDEX;
     qins_outdir *out = NULL;
     qins_status status = check_options(options, err);
-    if (status == QINS_OK) status = qins_weights_open(model_path, options->no_check, &j.weights, err);
+    if (status == QINS_OK) status = open_source(&j, model_path, err);
     if (status == QINS_OK) status = qins_plan_make(options, j.weights, &j.plan, err);
     for (size_t i = 0; status == QINS_OK && i < j.plan.n_items; i++)
         j.values_total += j.plan.items[i].parameter->n_values;
     if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
+    if (status == QINS_OK) status = calibrate(&j, out_path, err);
     if (status == QINS_OK) status = write_directory(&j, out, err);
     if (status == QINS_OK)
         status = qins_outdir_commit(out, err);
     else
         qins_outdir_abort(out);
     if (status == QINS_OK && result != NULL) *result = j.result;
-    qins_st_writer_free(j.writer);
-    json_decref(j.errors);
-    qins_plan_free(&j.plan);
-    qins_weights_close(j.weights);
+    release(&j, status == QINS_OK);
     return status;
 }

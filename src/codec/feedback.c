@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+#include "codec/feedback.h"
+
+#include "base/dense.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Columns whose mutual feedback goes value by value; that of earlier blocks comes as one matrix product. */
+enum { BLOCK_COLS = 32, LANES = 128 };
+
+/* ---- H = U D U^T ---- */
+
+/* Reversing the order of rows and columns turns U D U^T into the Cholesky factorisation L L^T. */
+static void load_reversed(const float *h, size_t n, double ridge, double *a) {
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= i; j++)
+            a[i * n + j] = (double)h[(n - 1 - i) * n + (n - 1 - j)] + (i == j ? ridge : 0.0);
+}
+
+static void store_factor(const double *l, qins_feedback *f) {
+    size_t n = f->n;
+    for (size_t j = 0; j < n; j++) {
+        double root = l[(n - 1 - j) * n + (n - 1 - j)];
+        f->d[j] = (float)(root * root);
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = i; j < n; j++)
+            f->u[i * n + j] = (float)(l[(n - 1 - i) * n + (n - 1 - j)] / l[(n - 1 - j) * n + (n - 1 - j)]);
+}
+
+qins_status qins_feedback_factor(const float *h, size_t n, double damping, qins_feedback *f, double *used,
+                                 qins_error *err) {
+    static const double MAX_DAMPING = 1e3;
+    *f = (qins_feedback){.n = n};
+    double mean = 0;
+    for (size_t i = 0; i < n; i++)
+        mean += (double)h[i * n + i] / (double)n;
+    if (!(mean > 0) || !isfinite(mean))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "no inputs to calibrate with: their mean square is %g", mean);
+    size_t values;
+    bool fits = qins_mul_size(n, n, &values);
+    double *a = fits ? qins_alloc_aligned(values, sizeof *a) : NULL;
+    f->u = fits ? qins_alloc_aligned(values, sizeof *f->u) : NULL;
+    f->d = qins_alloc(n, sizeof *f->d);
+    qins_status status = QINS_OK;
+    if (a == NULL || f->u == NULL || f->d == NULL)
+        status = qins_fail_memory(err, n * n * (sizeof *a + sizeof *f->u), "second moments of inputs");
+    bool done = false;
+    for (; status == QINS_OK && !done && damping <= MAX_DAMPING; damping *= 10) {
+        load_reversed(h, n, damping * mean, a);
+        done = qins_dense_cholesky(n, a);
+        if (done && used != NULL) *used = damping;
+    }
+    if (status == QINS_OK && !done)
+        status = qins_fail(err, QINS_ERR_ARGUMENT, "second moments of inputs cannot be factored: not finite");
+    if (status == QINS_OK)
+        store_factor(a, f);
+    else
+        qins_feedback_free(f);
+    free(a);
+    return status;
+}
+
+void qins_feedback_free(qins_feedback *f) {
+    free(f->u);
+    free(f->d);
+    *f = (qins_feedback){0};
+}
+
+/* ---- rounding ---- */
+
+/* Some rows at some scales each: lane = row * n_scales + scale. */
+typedef struct tile {
+    float *e;       /* [lanes][n]: w - q so far */
+    float *carried; /* [lanes][BLOCK_COLS]: feedback from earlier blocks, then also from within */
+    uint16_t *codes;
+    float *scales;
+    double *error;
+} tile;
+
+static void free_tile(tile *t) {
+    free(t->e);
+    free(t->carried);
+    free(t->codes);
+    free(t->scales);
+    free(t->error);
+}
+
+static bool alloc_tile(tile *t, size_t lanes, size_t n) {
+    *t = (tile){.e = qins_alloc_aligned(lanes * n, sizeof *t->e),
+                .carried = qins_alloc_aligned(lanes * BLOCK_COLS, sizeof *t->carried),
+                .codes = qins_alloc(lanes * n, sizeof *t->codes),
+                .scales = qins_alloc(lanes, sizeof *t->scales),
+                .error = qins_alloc(lanes, sizeof *t->error)};
+    return t->e != NULL && t->carried != NULL && t->codes != NULL && t->scales != NULL && t->error != NULL;
+}
+
+/* Of the nearest code and its neighbours the one of least error plus price. */
+static unsigned cheapest_code(const qins_codebook *book, const float *price, float weight, float u) {
+    unsigned nearest = qins_nearest_code(book, u), best = nearest;
+    float least = INFINITY;
+    unsigned first = nearest > 0 ? nearest - 1 : 0,
+             last = nearest + 1 < (unsigned)book->n_levels ? nearest + 1 : nearest;
+    for (unsigned c = first; c <= last; c++) {
+        float miss = u - book->table[c], cost = weight * miss * miss + price[c];
+        if (cost < least) {
+            least = cost;
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* One block of one lane. */
+static void round_block(const qins_feedback *f, const qins_codebook *book, const float *price, const float *w,
+                        size_t first, size_t width, float scale, float *carried, float *e, uint16_t *codes,
+                        double *error) {
+    float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    double sum = 0;
+    for (size_t j = 0; j < width; j++) {
+        size_t col = first + j;
+        float v = w[col] + carried[j], u = v * inverse;
+        unsigned code = price != NULL  ? cheapest_code(book, price, f->d[col], u)
+                        : book->sorted ? qins_nearest_code(book, u)
+                                       : qins_codebook_encode(book, u);
+        float q = scale * book->table[code], miss = v - q, own = w[col] - q;
+        codes[col] = (uint16_t)code;
+        e[col] = own;
+        sum += (double)f->d[col] * (double)miss * (double)miss;
+        const float *u_row = f->u + col * f->n + first;
+        for (size_t k = j + 1; k < width; k++)
+            carried[k] += own * u_row[k];
+    }
+    *error += sum;
+}
+
+static void round_tile(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *o,
+                       const float *w, size_t n_rows, const tile *t) {
+    size_t n = f->n, lanes = n_rows * o->n_scales;
+    for (size_t first = 0; first < n; first += BLOCK_COLS) {
+        size_t width = qins_min_size(BLOCK_COLS, n - first);
+        if (first == 0)
+            memset(t->carried, 0, lanes * BLOCK_COLS * sizeof *t->carried);
+        else
+            qins_dense_nn_serial(lanes, width, first, 1.0f, t->e, n, f->u + first, n, 0.0f, t->carried, BLOCK_COLS);
+        for (size_t lane = 0; lane < lanes; lane++)
+            round_block(f, book, o->price, w + lane / o->n_scales * n, first, width, t->scales[lane],
+                        t->carried + lane * BLOCK_COLS, t->e + lane * n, t->codes + lane * n, &t->error[lane]);
+    }
+}
+
+static float trial_scale(const qins_feedback_options *o, float scale, size_t i) {
+    if (o->n_scales == 1) return scale;
+    return (float)((double)scale * o->scale_lo * pow(o->scale_hi / o->scale_lo, (double)i / (double)(o->n_scales - 1)));
+}
+
+qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *o,
+                                const float *w, size_t n_rows, float *scales, uint16_t *codes, double *error,
+                                qins_error *err) {
+    size_t tile_rows = qins_max_size(1, LANES / o->n_scales), n = f->n;
+    bool no_memory = false;
+#pragma omp parallel
+    {
+        tile t;
+        bool ok = alloc_tile(&t, tile_rows * o->n_scales, n);
+#pragma omp for schedule(dynamic, 1)
+        for (size_t row = 0; row < n_rows; row += tile_rows) {
+            if (!ok) continue;
+            size_t rows = qins_min_size(tile_rows, n_rows - row);
+            for (size_t lane = 0; lane < rows * o->n_scales; lane++) {
+                t.scales[lane] = trial_scale(o, scales[row + lane / o->n_scales], lane % o->n_scales);
+                t.error[lane] = 0;
+            }
+            round_tile(f, book, o, w + row * n, rows, &t);
+            for (size_t r = 0; r < rows; r++) {
+                size_t best = r * o->n_scales;
+                for (size_t i = 1; i < o->n_scales; i++)
+                    if (t.error[r * o->n_scales + i] < t.error[best]) best = r * o->n_scales + i;
+                scales[row + r] = t.scales[best];
+                memcpy(codes + (row + r) * n, t.codes + best * n, n * sizeof *codes);
+                if (error != NULL) error[row + r] = t.error[best];
+            }
+        }
+        free_tile(&t);
+#pragma omp critical(qins_feedback)
+        no_memory |= !ok;
+    }
+    return no_memory ? qins_fail_memory(err, LANES * n * sizeof(float), "rounding") : QINS_OK;
+}

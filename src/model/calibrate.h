@@ -1,0 +1,42 @@
+/* Rounding a model's matrices on text: layer by layer, with the inputs that the layers before, already rounded, give.
+ * SPDX-License-Identifier: MIT */
+#ifndef QINS_CALIBRATE_H
+#define QINS_CALIBRATE_H
+
+#include "codec/feedback.h"
+#include "model/compress_plan.h"
+#include "model/model.h"
+#include "model/rounded.h"
+
+/* Calibration text: sequences of `window` tokens, each beginning with an empty context. */
+typedef struct qins_calibration_text {
+    int32_t *ids; /* [n_sequences][window] */
+    size_t n_sequences, window;
+} qins_calibration_text;
+
+/* About n_tokens tokens of a text file, in windows spread evenly over it. */
+qins_status qins_calibration_read(const qins_model *model, const char *path, size_t n_tokens,
+                                  qins_calibration_text *text, qins_error *err);
+void qins_calibration_free(qins_calibration_text *text);
+
+/* Can an item be rounded with feedback? Packed gauss and uniform codes with a scale a row can. */
+bool qins_can_feed_back(const qins_plan_item *item);
+
+typedef struct qins_calibrate_result {
+    size_t n_fed_back;  /* matrices rounded with feedback */
+    size_t n_fallbacks; /* those of experts that too few tokens reached: rounded to the nearest */
+} qins_calibrate_result;
+
+/* Rounds the linears of all layers that the plan encodes, as far as they are not in `rounded` yet. Memory: the hidden
+ * states of the text, the widest activations of one layer, and its largest matrix and second moments. */
+qins_status qins_calibrate(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
+                           qins_rounded *rounded, qins_progress progress, void *progress_user,
+                           qins_calibrate_result *result, qins_error *err);
+
+/* The whole of it, with the text that options name; *rounded stays NULL when the plan has nothing that can be fed back.
+ * On failure *rounded may be set: it is closed by the caller in every case. */
+qins_status qins_calibrate_run(const qins_model *model, const qins_plan *plan, const qins_compress_options *options,
+                               const char *out_path, qins_rounded **rounded, qins_calibrate_result *result,
+                               qins_error *err);
+
+#endif

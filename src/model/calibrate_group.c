@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+#include "model/calibrate_group.h"
+
+#include "base/dense.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Share of the mean diagonal that is added to the moments (GPTQ's percdamp). */
+static const double DAMPING = 0.01;
+static const qins_feedback_options search = {.n_scales = 8, .scale_lo = 0.85, .scale_hi = 1.1};
+
+bool qins_can_feed_back(const qins_plan_item *item) {
+    const qins_encode_options *o = &item->options;
+    return item->encode && o->storage == QINS_STORAGE_PACKED && o->scale == QINS_SCALE_ROW &&
+           (o->codec == QINS_CODEC_GAUSS || o->codec == QINS_CODEC_UNIFORM);
+}
+
+/* ---- opening ---- */
+
+static qins_status load_matrix(qins_group *g, qins_group_matrix *m, qins_error *err) {
+    const qins_matrix *w = &m->affine->weight;
+    size_t n;
+    m->w = qins_mul_size(w->n_rows, w->n_cols, &n) ? qins_alloc_aligned(n, sizeof *m->w) : NULL;
+    if (m->w == NULL) return qins_fail_memory(err, w->n_rows * w->n_cols * sizeof *m->w, "a matrix");
+    qins_matrix_decode_rows(w, 0, w->n_rows, m->w);
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(m->w[i]))
+            return qins_fail(err, QINS_ERR_FORMAT, "tensor %s: weight [%zu][%zu] is NaN or infinite",
+                             m->item != NULL ? m->item->parameter->name : "?", i / w->n_cols, i % w->n_cols);
+    qins_group_rotate(g, m->w, w->n_rows);
+    return QINS_OK;
+}
+
+qins_status qins_group_open(qins_group *g, const qins_affine *const *affines, const qins_plan_item *const *items,
+                            size_t n, qins_error *err) {
+    *g = (qins_group){0};
+    const qins_encode_options *options = NULL;
+    for (size_t i = 0; i < n; i++) {
+        g->matrices[i].affine = affines[i];
+        g->matrices[i].item = items[i];
+        if (!affines[i]->present) continue;
+        g->n_cols = affines[i]->weight.n_cols;
+        if (items[i] != NULL) options = &items[i]->options;
+    }
+    g->n = n;
+    if (options != NULL && options->rotate == QINS_ON) {
+        g->signs = qins_alloc(g->n_cols, sizeof *g->signs);
+        if (g->signs == NULL) return qins_fail_memory(err, g->n_cols * sizeof *g->signs, "a rotation");
+        qins_rotation_signs(options->rotation_seed, g->n_cols, g->signs);
+    }
+    qins_status status = QINS_OK;
+    for (size_t i = 0; i < n && status == QINS_OK; i++)
+        if (affines[i]->present) status = load_matrix(g, &g->matrices[i], err);
+    size_t values;
+    if (status == QINS_OK && options != NULL) {
+        g->moments =
+            qins_mul_size(g->n_cols, g->n_cols, &values) ? qins_alloc_aligned(values, sizeof *g->moments) : NULL;
+        if (g->moments == NULL)
+            status = qins_fail_memory(err, g->n_cols * g->n_cols * sizeof *g->moments, "second moments of inputs");
+    }
+    return status;
+}
+
+void qins_group_close(qins_group *g) {
+    for (size_t i = 0; i < g->n; i++)
+        free(g->matrices[i].w);
+    free(g->signs);
+    free(g->moments);
+    *g = (qins_group){0};
+}
+
+void qins_group_rotate(const qins_group *g, float *x, size_t n) {
+    if (g->signs == NULL) return;
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < n; t++)
+        qins_rotate(x + t * g->n_cols, g->n_cols, g->signs);
+}
+
+void qins_group_observe(qins_group *g, const float *x, size_t n) {
+    g->n_tokens += n;
+    if (g->moments != NULL) qins_dense_gram(n, g->n_cols, x, g->n_cols, g->moments);
+}
+
+void qins_group_apply(const qins_group *g, size_t i, const float *x, size_t n, float *y, size_t ldy) {
+    const qins_group_matrix *m = &g->matrices[i];
+    if (m->w == NULL) return;
+    size_t n_rows = m->affine->weight.n_rows;
+    const float *bias = m->affine->bias;
+    qins_dense_nt(n, n_rows, g->n_cols, 1.0f, x, g->n_cols, m->w, g->n_cols, 0.0f, y, ldy);
+    for (size_t t = 0; bias != NULL && t < n; t++)
+        for (size_t k = 0; k < n_rows; k++)
+            y[t * ldy + k] += bias[k];
+}
+
+/* ---- rounding ---- */
+
+typedef struct rounding {
+    qins_codebook book;
+    uint16_t *codes; /* [n_rows][n_cols] */
+    float *scales;   /* [panels * 16] */
+    uint8_t *packed;
+    qins_encode_stats stats;
+} rounding;
+
+static void free_rounding(rounding *r) {
+    if (r == NULL) return;
+    free(r->codes);
+    free(r->scales);
+    free(r->packed);
+    free(r);
+}
+
+static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins_error *err) {
+    size_t n_rows = (size_t)item->parameter->shape[0], n_cols = (size_t)item->parameter->shape[1];
+    rounding *r = *out = qins_alloc(1, sizeof *r);
+    if (r == NULL) return qins_fail_memory(err, sizeof *r, "codes");
+    r->codes = qins_alloc(n_rows * n_cols, sizeof *r->codes);
+    r->scales = qins_alloc(qins_n_panels(n_rows) * QINS_PANEL_ROWS, sizeof *r->scales);
+    r->packed = qins_alloc_aligned((size_t)item->parts[QINS_PART_CODES].n_bytes, 1);
+    if (r->codes == NULL || r->scales == NULL || r->packed == NULL)
+        return qins_fail_memory(err, n_rows * n_cols * sizeof *r->codes, "codes");
+    if (item->options.codec == QINS_CODEC_GAUSS)
+        qins_gauss_codebook(&r->book, item->options.bits);
+    else
+        qins_uniform_codebook(&r->book, item->options.bits);
+    return QINS_OK;
+}
+
+static void fit_scales(const float *w, size_t n_rows, size_t n_cols, bool thorough, rounding *r) {
+#pragma omp parallel for schedule(dynamic, 8)
+    for (size_t row = 0; row < n_rows; row++)
+        r->scales[row] = qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
+}
+
+static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, rounding *r) {
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t k = 0; k < n_cols; k++) {
+            float scale = r->scales[row];
+            float u = scale != 0.0f ? w[row * n_cols + k] / scale : 0.0f;
+            r->codes[row * n_cols + k] = (uint16_t)qins_codebook_encode(&r->book, u);
+        }
+}
+
+/* w := what the codes say, and what that cost. */
+static void replace_by_decoded(float *w, size_t n_rows, size_t n_cols, rounding *r) {
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t k = 0; k < n_cols; k++) {
+            size_t i = row * n_cols + k;
+            float q = r->scales[row] * r->book.table[r->codes[i]];
+            double e = (double)w[i] - (double)q;
+            r->stats.sum_squares += (double)w[i] * (double)w[i];
+            r->stats.sum_squared_error += e * e;
+            r->stats.histogram[r->codes[i]]++;
+            w[i] = q;
+        }
+}
+
+static void pack(const qins_plan_item *item, size_t n_rows, size_t n_cols, rounding *r) {
+    size_t panels = qins_n_panels(n_rows), panel_bytes = (size_t)item->parts[QINS_PART_CODES].n_bytes / panels;
+#pragma omp parallel for schedule(static)
+    for (size_t p = 0; p < panels; p++) {
+        size_t first = p * QINS_PANEL_ROWS;
+        qins_pack_panel(r->codes + first * n_cols, n_cols, qins_min_size(QINS_PANEL_ROWS, n_rows - first), n_cols,
+                        item->options.bits, r->packed + p * panel_bytes);
+    }
+}
+
+/* feedback NULL: to the nearest. */
+static qins_status round_matrix(qins_group_matrix *m, const qins_feedback *feedback, qins_rounded *rounded,
+                                qins_error *err) {
+    size_t n_rows = m->affine->weight.n_rows, n_cols = m->affine->weight.n_cols;
+    rounding *r = NULL;
+    qins_status status = new_rounding(m->item, &r, err);
+    if (status == QINS_OK) {
+        fit_scales(m->w, n_rows, n_cols, m->item->options.rotate != QINS_ON, r);
+        if (feedback != NULL)
+            status = qins_feedback_round(feedback, &r->book, &search, m->w, n_rows, r->scales, r->codes, NULL, err);
+        else
+            round_to_nearest(m->w, n_rows, n_cols, r);
+    }
+    if (status == QINS_OK) {
+        replace_by_decoded(m->w, n_rows, n_cols, r);
+        pack(m->item, n_rows, n_cols, r);
+        const void *data[QINS_PART_COUNT] = {
+            [QINS_PART_CODES] = r->packed, [QINS_PART_SCALES] = r->scales, [QINS_PART_TABLE] = r->book.table};
+        status = qins_rounded_put(rounded, m->item->parameter->name, m->item->parts, data, &r->stats, err);
+    }
+    free_rounding(r);
+    return status;
+}
+
+qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_rounded *rounded, qins_calibrate_result *result,
+                             qins_error *err) {
+    if (g->moments == NULL) return QINS_OK;
+    qins_feedback feedback = {0};
+    bool fed_back = g->n_tokens >= qins_max_size(1, min_tokens);
+    if (fed_back) {
+        qins_error why = {0};
+        qins_status status = qins_feedback_factor(g->moments, g->n_cols, DAMPING, &feedback, NULL, &why);
+        fed_back = status == QINS_OK;
+        if (status != QINS_OK && status != QINS_ERR_ARGUMENT) {
+            if (err != NULL) *err = why;
+            return status;
+        }
+    }
+    free(g->moments);
+    g->moments = NULL;
+    qins_status status = QINS_OK;
+    for (size_t i = 0; i < g->n && status == QINS_OK; i++) {
+        if (g->matrices[i].w == NULL || g->matrices[i].item == NULL) continue;
+        status = round_matrix(&g->matrices[i], fed_back ? &feedback : NULL, rounded, err);
+        *(fed_back ? &result->n_fed_back : &result->n_fallbacks) += 1;
+    }
+    qins_feedback_free(&feedback);
+    return status;
+}
