@@ -57,7 +57,7 @@ exits 2 "f32 storage without the rational codec" qins compress a b --storage f32
 exits 2 "alpha without the rational codec" qins compress a b --alpha 2
 exits 2 "9 bits without the log codec" qins compress a b --bits 9
 
-for later in "--size 4G" "--max-kl 0.1" "--calibrate text.txt"; do
+for later in "--size 4G" "--max-kl 0.1"; do
     # shellcheck disable=SC2086 # option and value
     exits 2 "what a later version will do is refused: $later" qins compress a b $later
     says "not in this version"

@@ -1,0 +1,56 @@
+#!/bin/sh
+# compress --calibrate: nearer to the original than nearest rounding on text it has not seen; killed at any moment it goes
+# on from the last finished layer, to the same bytes.
+. "$(dirname "$0")/lib.sh"
+need_toy
+
+# Text: the README and docs of this repository to calibrate with, the built-in tales to score on.
+cat "$QINS_SOURCE"/README.md "$QINS_SOURCE"/docs/*.md >"$work/text"
+calibrate="--calibrate $work/text --calibrate-tokens 8192 --embed-bits keep"
+
+kl() { qins verify "$toy" "$1" --max-tokens 2048 --gen 0 --json | jq .kl_mean; }
+fingerprint() { find "$1" -type f -exec sha256sum {} + | sed "s|$1/||" | sort; }
+
+for bits in 3 4 6; do
+    # shellcheck disable=SC2086 # options
+    qins compress "$toy" "$work/fed" --bits $bits $calibrate --force --json >"$work/json"
+    qins compress "$toy" "$work/near" --bits $bits --calibrate none --embed-bits keep --force >/dev/null
+    [ "$(jq .fed_back "$work/json")" -eq 12 ] || fail "$bits bits: not every linear was rounded with feedback"
+    fed=$(kl "$work/fed")
+    near=$(kl "$work/near")
+    echo "$bits bits: KL $fed with feedback, $near without"
+    awk -v a="$fed" -v b="$near" 'BEGIN { exit !(a < 0.9 * b) }' || fail "$bits bits: feedback does not help"
+done
+
+# Killed after some of the layers.
+# shellcheck disable=SC2086
+qins compress "$toy" "$work/whole" $calibrate >/dev/null
+fingerprint "$work/whole" | grep -v receipt >"$work/expected"
+mkdir "$work/d"
+resumed=0
+for delay in 0.2 0.4 0.7 1 1.5 2 3 4; do
+    # shellcheck disable=SC2086
+    timeout -s KILL "$delay" "$QINS" compress "$toy" "$work/d/model" $calibrate >/dev/null 2>&1 || true
+    if [ -f "$work/d/.model.qins-resume/hidden" ]; then resumed=$((resumed + 1)); fi
+    # shellcheck disable=SC2086
+    qins compress "$toy" "$work/d/model" $calibrate --force >/dev/null
+    fingerprint "$work/d/model" | grep -v receipt >"$work/found"
+    cmp -s "$work/expected" "$work/found" || fail "killed after $delay s: the resumed result differs"
+    [ -z "$(find "$work/d" -name '.model.*')" ] || fail "killed after $delay s: the finished run left its folder behind"
+    rm -rf "$work/d/model"
+    [ "$resumed" -lt 2 ] || break
+done
+echo "went on from a folder $resumed times"
+
+# A text of a few tokens, and one with none.
+printf 'Once upon a time' >"$work/short"
+qins compress "$toy" "$work/few" --calibrate "$work/short" --embed-bits keep >/dev/null
+awk -v a="$(kl "$work/few")" -v b="$near" 'BEGIN { exit !(a < 1) }' || fail "a tiny calibration text breaks the model"
+: >"$work/empty"
+exits 1 "an empty text" qins compress "$toy" "$work/none" --calibrate "$work/empty"
+says "at least 2 are needed"
+exits 1 "a text that is not there" qins compress "$toy" "$work/none" --calibrate "$work/nosuch"
+says "nosuch"
+exits 2 "feedback without text" qins compress "$toy" "$work/none" --round feedback --calibrate none
+exits 2 "feedback for a codec that has none" qins compress "$toy" "$work/none" --round feedback --codec log --calibrate "$work/text"
+finish
