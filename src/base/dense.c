@@ -63,6 +63,13 @@ void qins_dense_nn(size_t m, size_t n, size_t k, float alpha, const float *a, si
     multiply(&p);
 }
 
+void qins_dense_nt_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                          size_t ldb, float beta, float *c, size_t ldc) {
+    if (m == 0 || n == 0) return;
+    const product p = {CblasTrans, m, n, k, alpha, beta, a, b, lda, ldb, ldc, c};
+    multiply_part(&p, 0, m, 0, n);
+}
+
 void qins_dense_nn_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                           size_t ldb, float beta, float *c, size_t ldc) {
     if (m == 0 || n == 0) return;

@@ -2,6 +2,7 @@
 #include "model/calibrate.h"
 
 #include "base/dense.h"
+#include "model/calibrate_attention.h"
 #include "model/calibrate_group.h"
 
 #include <stdlib.h>
@@ -23,9 +24,8 @@ typedef struct calibrator {
     float *kept;      /* [n_tokens][widest]: input of o, then of down */
     float *mlp_input; /* [n_tokens][hidden]: where the MLP does not read the residual stream after attention */
     /* of one sequence */
-    float *x, *qkv, *gate_up, *delta, *scores;
-    qins_kv_cache cache; /* of one layer */
-    qins_rope rope[2];
+    float *x, *qkv, *gate_up, *delta;
+    qins_sequence_attention attention;
     /* of experts */
     size_t *chosen;   /* [n_tokens][n_experts_used] */
     float *weights;   /* the same shape */
@@ -94,15 +94,12 @@ static void add_block(const calibrator *c, const qins_norm *norm, float *delta, 
 
 /* ---- attention ---- */
 
-static void attend(calibrator *c, const qins_layer *layer, const qins_group *qkv, float *x, float *out) {
-    size_t n = c->text->window;
+static void attend(calibrator *c, const qins_layer *layer, const qins_group *qkv, const float *x, float *out) {
     qins_qkv_view view = qins_qkv_view_of(c->h);
-    bool rotate = !c->h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
     const size_t offsets[QINS_MAX_GROUP] = {view.q_offset, view.k_offset, view.v_offset, 0};
     for (size_t i = 0; i < QINS_MAX_GROUP; i++)
-        qins_group_apply(qkv, i, x, n, c->qkv + offsets[i], view.row);
-    qins_attention(c->h, layer, &c->cache, 0, rotate ? &c->rope[(layer->flags & QINS_LAYER_SLIDING) != 0] : NULL,
-                   c->qkv, 0, n, c->scores, n, out);
+        qins_group_apply(qkv, i, x, c->text->window, c->qkv + offsets[i], view.row);
+    qins_sequence_attend(&c->attention, c->h, layer, c->qkv, out);
 }
 
 static qins_status calibrate_attention(calibrator *c, const qins_layer *layer, size_t l, qins_error *err) {
@@ -329,7 +326,6 @@ static qins_status prepare(calibrator *c, qins_error *err) {
     if (status == QINS_OK) status = alloc_floats(&c->qkv, window, qins_qkv_view_of(h).row, "activations", err);
     if (status == QINS_OK) status = alloc_floats(&c->gate_up, window, gate_up, "activations", err);
     if (status == QINS_OK) status = alloc_floats(&c->delta, window, width, "activations", err);
-    if (status == QINS_OK) status = alloc_floats(&c->scores, (size_t)qins_get_threads(), window, "scores", err);
     if (status == QINS_OK && experts) {
         status = alloc_floats(&c->weights, n, h->n_experts_used, "experts", err);
         if (status == QINS_OK) status = alloc_floats(&c->gathered, n, width, "activations", err);
@@ -338,26 +334,18 @@ static qins_status prepare(calibrator *c, qins_error *err) {
         c->tokens = qins_alloc(n, sizeof *c->tokens);
         if (c->chosen == NULL || c->tokens == NULL) status = qins_fail_memory(err, n * sizeof *c->tokens, "experts");
     }
-    qins_hparams one_layer = *h;
-    one_layer.n_layers = 1;
-    if (status == QINS_OK) status = qins_kv_cache_init(&c->cache, &one_layer, window, err);
-    for (size_t i = 0; i < 2 && status == QINS_OK; i++) {
-        status = qins_rope_init(&c->rope[i], &h->rope[i], window, window, err);
-        if (status == QINS_OK) qins_rope_set_positions(&c->rope[i], 0, window);
-    }
+    if (status == QINS_OK) status = qins_sequence_attention_init(&c->attention, h, window, err);
     return status;
 }
 
 static void release(calibrator *c) {
-    float *buffers[] = {c->hidden, c->kept,   c->mlp_input, c->x,        c->qkv,      c->gate_up,
-                        c->delta,  c->scores, c->weights,   c->gathered, c->expert_in};
+    float *buffers[] = {c->hidden,  c->kept,  c->mlp_input, c->x,        c->qkv,
+                        c->gate_up, c->delta, c->weights,   c->gathered, c->expert_in};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(c->chosen);
     free(c->tokens);
-    qins_kv_cache_free(&c->cache);
-    for (size_t i = 0; i < 2; i++)
-        qins_rope_free(&c->rope[i]);
+    qins_sequence_attention_free(&c->attention);
 }
 
 static qins_status calibrate_layers(calibrator *c, qins_error *err) {

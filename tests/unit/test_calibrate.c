@@ -54,7 +54,8 @@ static double largest_difference(const char *path, const qins_compress_options *
     float *hidden = malloc(n * width * sizeof *hidden), *expected = malloc(n * vocab * sizeof *expected);
     check(qins_rounded_load_hidden(rounded, hidden, n * width, &err), &err);
     float *found = logits_of(model, hidden, n);
-    check(qins_session_new(model, WINDOW, &session, &err), &err);
+    const qins_session_options exact = {.n_ctx = WINDOW, .key_bits = 32, .value_bits = 32};
+    check(qins_session_new_with(model, &exact, &session, &err), &err);
     for (size_t s = 0; s < SEQUENCES; s++) {
         check(qins_session_truncate(session, 0, &err), &err);
         check(qins_session_eval(session, text.ids + s * WINDOW, WINDOW, expected + s * WINDOW * vocab, WINDOW, &err),

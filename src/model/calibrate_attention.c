@@ -1,0 +1,90 @@
+/* Attention of a whole sequence that begins with an empty context: no cache, matrix products. SPDX-License-Identifier:
+ * MIT
+ */
+#include "model/calibrate_attention.h"
+
+#include "base/dense.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Queries or keys of a head, normalised and rotated where the family does, as [n][head_dim]. */
+static void load_head(const qins_hparams *h, const qins_norm *norm, const qins_rope *rope, const float *row,
+                      size_t stride, size_t n, float *out) {
+    bool per_head = h->family->qk_norm == QINS_QK_NORM_HEAD && norm != NULL;
+    for (size_t t = 0; t < n; t++) {
+        float *to = out + t * h->head_dim;
+        memcpy(to, row + t * stride, h->head_dim * sizeof *to);
+        if (per_head) qins_apply_norm_row(h, norm, h->head_dim, to, to);
+        if (rope != NULL) qins_rope_apply(rope, t, to);
+    }
+}
+
+/* Row t of the scores: softmax over the positions that token t sees, 0 elsewhere. */
+static void causal_softmax(const qins_hparams *h, float *scores, size_t n, size_t t, size_t window) {
+    size_t first = t + 1 > window ? t + 1 - window : 0;
+    if (h->attention_cap > 0) qins_soft_cap(h->attention_cap, scores + first, t + 1 - first);
+    float largest = scores[first], sum = 0;
+    for (size_t i = first + 1; i <= t; i++)
+        largest = fmaxf(largest, scores[i]);
+    for (size_t i = first; i <= t; i++) {
+        scores[i] = expf(scores[i] - largest);
+        sum += scores[i];
+    }
+    for (size_t i = first; i <= t; i++)
+        scores[i] /= sum;
+    memset(scores, 0, first * sizeof *scores);
+    memset(scores + t + 1, 0, (n - t - 1) * sizeof *scores);
+}
+
+static size_t scratch_floats(const qins_hparams *h, size_t n) {
+    return n * n + 3 * n * h->head_dim;
+}
+
+qins_status qins_sequence_attention_init(qins_sequence_attention *a, const qins_hparams *h, size_t n, qins_error *err) {
+    *a = (qins_sequence_attention){.n = n, .stride = scratch_floats(h, n)};
+    size_t threads = (size_t)qins_get_threads();
+    a->scratch = qins_alloc_aligned(threads * a->stride, sizeof *a->scratch);
+    if (a->scratch == NULL) return qins_fail_memory(err, threads * a->stride * sizeof *a->scratch, "attention scores");
+    qins_status status = QINS_OK;
+    for (size_t i = 0; i < 2 && status == QINS_OK; i++) {
+        status = qins_rope_init(&a->rope[i], &h->rope[i], n, n, err);
+        if (status == QINS_OK) qins_rope_set_positions(&a->rope[i], 0, 0, n);
+    }
+    return status;
+}
+
+void qins_sequence_attention_free(qins_sequence_attention *a) {
+    free(a->scratch);
+    for (size_t i = 0; i < 2; i++)
+        qins_rope_free(&a->rope[i]);
+    *a = (qins_sequence_attention){0};
+}
+
+void qins_sequence_attend(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer, float *qkv,
+                          float *out) {
+    qins_qkv_view view = qins_qkv_view_of(h);
+    size_t n = a->n, d = h->head_dim, heads = h->n_heads * d;
+    bool sliding = (layer->flags & QINS_LAYER_SLIDING) != 0;
+    bool rotate = !h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
+    const qins_rope *rope = rotate ? &a->rope[sliding] : NULL;
+    size_t window = sliding ? h->sliding_window : SIZE_MAX;
+    if (h->family->qk_norm == QINS_QK_NORM_FULL) {
+        float *q = qkv + view.q_offset, *k = qkv + view.k_offset;
+        qins_apply_norm(h, &layer->q_norm, heads, q, view.row, n, q, view.row);
+        qins_apply_norm(h, &layer->k_norm, h->n_kv_heads * d, k, view.row, n, k, view.row);
+    }
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t head = 0; head < h->n_heads; head++) {
+        float *scores = a->scratch + (size_t)qins_thread_index() * a->stride, *q = scores + n * n, *k = q + n * d;
+        size_t kv_head = head / (h->n_heads / h->n_kv_heads);
+        load_head(h, &layer->q_norm, rope, qkv + view.q_offset + head * view.head_stride, view.row, n, q);
+        load_head(h, &layer->k_norm, rope, qkv + view.k_offset + kv_head * view.head_stride, view.row, n, k);
+        const float *v = qkv + view.v_offset + kv_head * view.head_stride;
+        qins_dense_nt_serial(n, n, d, h->attention_scale, q, d, k, d, 0.0f, scores, n);
+        for (size_t t = 0; t < n; t++)
+            causal_softmax(h, scores + t * n, n, t, window);
+        qins_dense_nn_serial(n, d, n, 1.0f, scores, n, v, view.row, 0.0f, out + head * d, heads);
+    }
+}
