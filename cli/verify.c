@@ -8,9 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LAYERS_NOT_GIVEN SIZE_MAX
+enum { REPORT_LAYER_TOKENS = 256 };
+
 typedef struct verify_arguments {
     common_options common;
-    const char *text, *prompts;
+    const char *text, *prompts, *html;
     size_t ctx, stride, max_tokens, gen, layers;
     requirement_list require;
     bool no_check, receipt, no_receipt, no_sampling;
@@ -75,7 +78,7 @@ static int print_result(const verify_arguments *a, const qins_verify_result *res
 }
 
 static int verify_models(verify_arguments *a, const qins_model *reference, const qins_model *model, const char *text,
-                         size_t text_bytes, const line_list *prompts) {
+                         size_t text_bytes, const line_list *prompts, const char *const names[2]) {
     progress_bar bar;
     qins_error err = {0};
     qins_verify_result result = {0};
@@ -99,6 +102,10 @@ static int verify_models(verify_arguments *a, const qins_model *reference, const
     progress_end(&bar);
     if (status == QINS_ERR_CANCELLED) return report_failure_text(&a->common, status, "interrupted");
     if (status != QINS_OK) return report_failure(&a->common, &err);
+    if (a->html != NULL && qins_verify_write_html(&result, names[0], names[1], a->html, &err) != QINS_OK) {
+        qins_verify_result_free(&result);
+        return report_failure(&a->common, &err);
+    }
     bool met = judge(&a->require, &result);
     int exit_status = print_result(a, &result, record(a, reference, model, &options, &result));
     if (!met) {
@@ -126,7 +133,8 @@ static int verify_paths(verify_arguments *a, const char *reference_path, const c
         if (status == QINS_OK) status = qins_model_open(reference_path, &model_options, &reference, &err);
         if (status == QINS_OK) status = qins_model_open(model_path, &model_options, &model, &err);
         if (status == QINS_OK)
-            exit_status = verify_models(a, reference, model, text, text_bytes, &prompts);
+            exit_status = verify_models(a, reference, model, text, text_bytes, &prompts,
+                                        (const char *const[]){reference_path, model_path});
         else
             report_failure(&a->common, &err);
     }
@@ -138,7 +146,7 @@ static int verify_paths(verify_arguments *a, const char *reference_path, const c
 }
 
 int command_verify(int argc, char **argv) {
-    verify_arguments a = {.ctx = 512, .gen = 32};
+    verify_arguments a = {.ctx = 512, .gen = 32, .layers = LAYERS_NOT_GIVEN};
     const option options[] = {
         {.name = "text",
          .kind = OPTION_TEXT,
@@ -181,6 +189,11 @@ int command_verify(int argc, char **argv) {
          .value = &a.layers,
          .value_name = "N",
          .help = "also measure every layer by itself, on the first N tokens (default 0: not)"},
+        {.name = "html",
+         .kind = OPTION_TEXT,
+         .value = &a.html,
+         .value_name = "F",
+         .help = "also write a report with charts; measures the layers on 256 tokens unless --layers says otherwise"},
         {.name = "require",
          .kind = OPTION_PARSED,
          .value = &a.require,
@@ -211,6 +224,7 @@ int command_verify(int argc, char **argv) {
     const char *paths[2];
     parse_outcome outcome = options_parse(&syntax, &a.common, argc, argv, paths);
     if (outcome != PARSE_GO) return options_exit_status(outcome);
+    if (a.layers == LAYERS_NOT_GIVEN) a.layers = a.html != NULL ? REPORT_LAYER_TOKENS : 0;
     if (!a.receipt && paths[1] == NULL)
         return usage_error("'qins verify' needs MODEL after REF (see 'qins verify --help')");
     if (a.stride > a.ctx)

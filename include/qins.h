@@ -442,6 +442,9 @@ typedef struct qins_verify_result {
 QINS_API qins_status qins_verify(const qins_model *reference, const qins_model *model,
                                  const qins_verify_options *options, qins_verify_result *result, qins_error *err);
 QINS_API void qins_verify_result_free(qins_verify_result *result);
+/* A report as one HTML file that needs nothing from outside, written atomically. The names are put into its title. */
+QINS_API qins_status qins_verify_write_html(const qins_verify_result *result, const char *reference_name,
+                                            const char *model_name, const char *path, qins_error *err);
 
 /* ---- 9. Receipts ------------------------------------------------------------------------------------ */
 

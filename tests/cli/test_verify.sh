@@ -24,6 +24,13 @@ json "only it differs" '.layers | length == 4 and .[0].own_kl == 0 and .[0].outp
 json "its own KL is the model's" '(.layers[1].own_kl / .kl_mean - 1 | fabs) < 1e-6 and .layers[1].weight_rel_mse > 0.005 and .layers[0].weight_rel_mse == 0'
 json "its output is where the two part" '.layers[1] | (.own_rel_mse / .output_rel_mse - 1 | fabs) < 1e-6 and .cosine < 1 and .cosine > 0.9'
 
+exits 0 "a report" qins verify "$toy" "$work/one" --max-tokens 128 --gen 2 --no-receipt --html "$work/report.html"
+check "has the layers" grep -q 'KL when only this is compressed' "$work/report.html"
+check "names the one that hurts" grep -q 'layer 1 hurts most' "$work/report.html"
+check "needs nothing from outside" sh -c "! grep -qE '(src|href)=.?(http|//)|@import|url\(' '$work/report.html'"
+check "is whole" grep -q '</html>' "$work/report.html"
+exits 1 "a report that cannot be written" qins verify "$toy" "$work/one" --max-tokens 16 --gen 0 --no-receipt --html "$work/none/report.html"
+
 # --- bounds
 set -- --max-tokens 200 --gen 0 --no-sampling --no-receipt
 exits 0 "bounds that are kept" qins verify "$toy" "$work/q4" "$@" --require kl=0.1,top1=0.8,ppl=20
