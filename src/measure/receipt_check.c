@@ -176,6 +176,7 @@ static qins_status check_entry(receipt_check *c, size_t index, const json_t *ent
                                qins_error *err) {
     const qins_receipt_options *o = c->options;
     const json_t *text = json_object_get(entry, "text"), *greedy = json_object_get(entry, "greedy");
+    const json_t *kv_bits = json_object_get(entry, "kv_bits");
     bool own_text = !json_is_true(json_object_get(text, "built_in")),
          own_prompts = greedy != NULL && !json_is_true(json_object_get(greedy, "built_in"));
     char what[160], said[160];
@@ -211,6 +212,8 @@ static qins_status check_entry(receipt_check *c, size_t index, const json_t *ent
         .n_prompts = own_prompts ? o->n_prompts : 0,
         .gen = (size_t)gen,
         .no_strategies = true,
+        .key_bits = (int)json_integer_value(json_array_get(kv_bits, 0)),
+        .value_bits = (int)json_integer_value(json_array_get(kv_bits, 1)),
         .progress = o->progress,
         .progress_user = o->progress_user,
     };

@@ -50,11 +50,14 @@ json_t *qins_receipt_entry(json_t *source, const qins_verify_options *o, const q
     if (gmtime_r(&now, &utc) != NULL) strftime(date, sizeof date, "%Y-%m-%d", &utc);
     cpu_name(cpu, sizeof cpu);
     size_t ctx = o->ctx > 0 ? o->ctx : 512;
-    json_t *entry = json_pack("{s:O, s:{s:s, s:b, s:I, s:I, s:I, s:I}, s:s, s:s, s:s, s:s}", "reference", source,
-                              "text", "xxh3_64", r->text_xxh3_64, "built_in", o->text == NULL, "max_tokens",
-                              (json_int_t)o->max_tokens, "tokens", (json_int_t)r->n_tokens, "ctx", (json_int_t)ctx,
-                              "stride", (json_int_t)(o->stride > 0 ? o->stride : ctx), "writer",
-                              "qins " QINS_VERSION_STRING, "kernels", qins_cpu_level(), "cpu", cpu, "date", date);
+    size_t stride = o->stride > 0 ? o->stride : ctx;
+    json_t *text = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "xxh3_64", r->text_xxh3_64, "built_in", o->text == NULL,
+                             "max_tokens", (json_int_t)o->max_tokens, "tokens", (json_int_t)r->n_tokens, "ctx",
+                             (json_int_t)ctx, "stride", (json_int_t)stride);
+    json_t *kv_bits = json_pack("[i, i]", o->key_bits > 0 ? o->key_bits : 16, o->value_bits > 0 ? o->value_bits : 16);
+    json_t *entry =
+        json_pack("{s:O, s:o, s:o, s:s, s:s, s:s, s:s}", "reference", source, "text", text, "kv_bits", kv_bits,
+                  "writer", "qins " QINS_VERSION_STRING, "kernels", qins_cpu_level(), "cpu", cpu, "date", date);
     if (entry == NULL) return NULL;
     const struct {
         const char *key;
@@ -94,6 +97,7 @@ bool qins_receipt_same_conditions(const json_t *a, const json_t *b) {
     static const char *const members[][2] = {{"reference", "files"}, {"text", "xxh3_64"}, {"text", "max_tokens"},
                                              {"text", "ctx"},        {"text", "stride"},  {"greedy", "prompts_xxh3_64"},
                                              {"greedy", "gen"}};
+    if (!json_equal(json_object_get(a, "kv_bits"), json_object_get(b, "kv_bits"))) return false;
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         if (!same_member(a, b, members[i][0], members[i][1])) return false;
     return true;

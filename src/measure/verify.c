@@ -12,14 +12,14 @@ static const size_t DEFAULT_CTX = 512;
 
 /* ---- what the parts share ---- */
 
-static void close_sessions(qins_verifier *v) {
+void qins_verifier_close_sessions(qins_verifier *v) {
     qins_session_free(v->ref_session);
     qins_session_free(v->session);
     v->ref_session = v->session = NULL;
 }
 
 qins_status qins_verifier_open_sessions(qins_verifier *v, size_t n_ctx, qins_error *err) {
-    close_sessions(v);
+    qins_verifier_close_sessions(v);
     qins_status status = qins_session_new(v->reference, n_ctx, &v->ref_session, err);
     const qins_session_options options = {
         .n_ctx = n_ctx, .key_bits = v->options->key_bits, .value_bits = v->options->value_bits};
@@ -81,7 +81,7 @@ qins_status qins_verify_tokens(const qins_verifier *v, int32_t **ids, size_t *n_
 /* ---- the whole ---- */
 
 static void verifier_free(qins_verifier *v) {
-    close_sessions(v);
+    qins_verifier_close_sessions(v);
     free(v->ref_logits);
     free(v->logits);
     free(v->positions);

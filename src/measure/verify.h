@@ -17,6 +17,7 @@ typedef struct qins_verifier {
 
 /* Fresh sessions of n_ctx positions; the old ones are freed. */
 qins_status qins_verifier_open_sessions(qins_verifier *v, size_t n_ctx, qins_error *err);
+void qins_verifier_close_sessions(qins_verifier *v);
 /* Both sessions begin anew. */
 qins_status qins_verifier_restart(qins_verifier *v, qins_error *err);
 /* Logits of the last n_logits <= chunk of ids[0..n) by both. */

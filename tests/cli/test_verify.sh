@@ -53,17 +53,19 @@ json "the receipt was updated" '.receipt_updated'
 cp "$work/out" "$work/said"
 holds() { check "$1" jq -e --slurpfile said "$work/said" "$2" "$receipt"; }
 holds "it has the figures" '.fidelity | length == 1 and (.[0].kl_mean - $said[0].kl_mean | fabs) < 1e-12 and .[0].greedy.matched == $said[0].greedy.matched and .[0].text.xxh3_64 == $said[0].text_xxh3_64'
-holds "and where they come from" '.fidelity[0] | (.cpu | length) > 0 and (.date | test("^20[0-9-]{8}$")) and (.writer | test("^qins ")) and .reference.files[0].name == "model.safetensors"'
+holds "and where they come from" '.fidelity[0] | (.cpu | length) > 0 and (.date | test("^20[0-9-]{8}$")) and (.writer | test("^qins ")) and .kv_bits == [16, 16] and .reference.files[0].name == "model.safetensors"'
 exits 0 "the model still opens" qins audit "$work/q4" --summary
 exits 0 "again" qins verify "$toy" "$work/q4" "$@"
 holds "the same measurement takes the old one's place" '.fidelity | length == 1'
 printf 'The king had three daughters, and the youngest of them was so fair that the sun himself wondered.' >"$work/text"
 exits 0 "another text" qins verify "$toy" "$work/q4" --text "$work/text" --gen 0
 holds "another one is added" '.fidelity | length == 2'
+exits 0 "a cache of fewer bits" qins verify "$toy" "$work/q4" "$@" --kv-bits 8
+holds "is another one" '.fidelity | length == 3 and .[2].kv_bits == [8, 8] and .[2].kl_mean != .[0].kl_mean'
 exits 0 "check without the source" qins verify --receipt "$work/q4" --json
-json "what needs it is not checked" '.holds and .broken == 0 and .unchecked == 4 and (.lines | length == 10)'
+json "what needs it is not checked" '.holds and .broken == 0 and .unchecked == 5 and (.lines | length == 11)'
 exits 0 "check with it" qins verify --receipt "$work/q4" "$toy" --text "$work/text" --json
-json "every line holds" '.holds and .unchecked == 0 and (.lines | length == 21) and (.lines | all(.verdict == "holds"))'
+json "every line holds" '.holds and .unchecked == 0 and (.lines | length == 28) and (.lines | all(.verdict == "holds"))'
 exits 1 "another source" qins verify --receipt "$work/q4" "$work/one"
 check "says what it was made from" grep -q '^BROKEN .*what it was made from' "$work/out"
 
