@@ -4,8 +4,19 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 enum { MAX_TABLES = 8 };
+
+#if defined(__x86_64__)
+/* clang before 15 does not know "f16c" in __builtin_cpu_supports. */
+static bool has_f16c(void) {
+    unsigned eax, ebx, ecx = 0, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 size_t qins_all_kernels(const qins_kernels **tables, size_t max) {
     const qins_kernels *found[MAX_TABLES];
@@ -14,7 +25,7 @@ size_t qins_all_kernels(const qins_kernels **tables, size_t max) {
     found[n++] = &qins_kernels_generic;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     if (avx2) found[n++] = &qins_kernels_avx2;
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
