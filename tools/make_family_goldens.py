@@ -40,6 +40,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 GQA = SIZES | {"num_key_value_heads": 2}
 DEEP = GQA | {"num_hidden_layers": 3, "intermediate_size": 40}
 
+# NAME_published: with the options of the published models only, which is what a GGUF file can hold.
 # name -> (model_type, config, changes that make config.json look as older versions wrote it)
 FAMILIES = {
     "llama": ("llama", GQA | {"attention_bias": True, "mlp_bias": True, "head_dim": 12}, {}),
@@ -84,6 +85,20 @@ FAMILIES = {
                 "mscale": 1.5,
                 "mscale_all_dim": 0.5,
                 "truncate": False,
+            },
+        },
+        {},
+    ),
+    "llama_yarn_published": (
+        "llama",
+        GQA
+        | {
+            "max_position_embeddings": 128,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 16,
+                "attention_factor": 1.4,
             },
         },
         {},
@@ -242,6 +257,11 @@ FAMILIES = {
         },
         {"layer_types": None, "no_rope_layers": None},
     ),
+    "smollm3_published": (
+        "smollm3",
+        GQA | {"num_hidden_layers": 4, "intermediate_size": 40, "no_rope_layer_interval": 4, "pad_token_id": None},
+        {"layer_types": None, "no_rope_layers": None},
+    ),
     "mixtral": ("mixtral", GQA | {"intermediate_size": 16, "num_local_experts": 5, "sliding_window": 12}, {}),
     "qwen2_moe": (
         "qwen2_moe",
@@ -253,6 +273,17 @@ FAMILIES = {
             "num_experts_per_tok": 2,
             "num_hidden_layers": 3,
             "mlp_only_layers": [1],
+        },
+        {"layer_types": None},
+    ),
+    "qwen2_moe_published": (
+        "qwen2_moe",
+        GQA
+        | {
+            "moe_intermediate_size": 12,
+            "shared_expert_intermediate_size": 20,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
         },
         {"layer_types": None},
     ),
@@ -270,6 +301,19 @@ FAMILIES = {
         },
         {},
     ),
+    "qwen3_moe_published": (
+        "qwen3_moe",
+        GQA
+        | {
+            "head_dim": 16,
+            "moe_intermediate_size": 12,
+            "num_experts": 7,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+        },
+        {},
+    ),
+    "olmoe_published": ("olmoe", SIZES | {"intermediate_size": 12, "num_experts": 8, "num_experts_per_tok": 3}, {}),
     "olmoe": ("olmoe", GQA | {"intermediate_size": 12, "num_experts": 8, "num_experts_per_tok": 3}, {}),
 }
 

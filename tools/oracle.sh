@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compare every model family with transformers, live: draws fresh random checkpoints and runs test_families on them.
+# Compare every model family with transformers and, as a GGUF file, with llama.cpp, live: draws fresh random checkpoints,
+# runs test_families on them and tools/oracle_gguf.py.
 #
 #   tools/oracle.sh [SEED [NAME...]]     SEED: another one draws other weights (default: from the clock)
 #
@@ -21,3 +22,4 @@ trap 'rm -rf "$folder"' EXIT INT TERM
 echo "seed $seed"
 "$PYTHON" tools/make_family_goldens.py --seed "$seed" --out "$folder" "$@"
 "$test" "$folder"/*/
+"$PYTHON" tools/oracle_gguf.py --qins "$BUILD/cli/qins" "$folder"/*/

@@ -257,14 +257,19 @@ static qins_status write_item(job *j, const item *it, qins_error *err) {
 /* ---- the whole ---- */
 
 static void put_general(job *j) {
-    const char *path = j->weights->checkpoint->path, *name = qins_base_name(path);
+    const char *path = j->weights->checkpoint->path;
+    size_t end = strlen(path), begin;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    for (begin = end; begin > 0 && path[begin - 1] != '/'; begin--) {
+    }
     bool is_gguf = j->weights->checkpoint->source == QINS_SOURCE_GGUF;
     qins_gguf_put_string(j->writer, "general.architecture", j->arch->name, strlen(j->arch->name));
     if (is_gguf) {
         qins_gguf_copy_metadata(j->writer, j->weights->checkpoint);
     } else {
         qins_gguf_put_string(j->writer, "general.type", "model", 5);
-        qins_gguf_put_string(j->writer, "general.name", name, strlen(name));
+        qins_gguf_put_string(j->writer, "general.name", path + begin, end - begin);
     }
     qins_gguf_put_u32(j->writer, "general.file_type", dtypes[j->options->dtype].file_type);
     qins_gguf_put_u32(j->writer, "general.quantization_version", QUANTIZATION_VERSION);

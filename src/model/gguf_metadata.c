@@ -249,6 +249,7 @@ static qins_status check_layers(const job *j, const qins_hparams *read) {
 static qins_status compare(const job *j, const qins_hparams *read) {
     const qins_hparams *h = j->h;
     bool slides = count_layers(h, QINS_LAYER_SLIDING) > 0;
+    if (h->activation != read->activation) return refuse(j, "this activation function");
     const struct {
         const char *what;
         double model, read;
@@ -261,7 +262,6 @@ static qins_status compare(const job *j, const qins_hparams *read) {
                   {"vocab_size", (double)h->vocab_size, (double)read->vocab_size},
                   {"max_position_embeddings", (double)h->max_position, (double)read->max_position},
                   {"the epsilon of norms", (double)h->norm_eps, (double)read->norm_eps},
-                  {"the activation function", h->activation, read->activation},
                   {"the parallel residual", h->parallel_residual, read->parallel_residual},
                   {"tie_word_embeddings", h->tied_head && !j->arch->has_head, read->tied_head},
                   {"sliding_window", slides ? (double)h->sliding_window : 0, slides ? (double)read->sliding_window : 0},
@@ -280,9 +280,9 @@ static qins_status compare(const job *j, const qins_hparams *read) {
             return differ(j, values[i].what, values[i].model, values[i].read);
     for (int s = 0; s < QINS_SLOT_COUNT; s++)
         if (h->has_bias[s] != read->has_bias[s]) {
-            char what[160];
-            snprintf(what, sizeof what, "%s a bias of %s", h->has_bias[s] ? "having" : "not having",
-                     h->family->slot[s] != NULL ? h->family->slot[s] : "?");
+            char name[128] = "", what[160];
+            (void)qins_place_name(h->family, (qins_place){.slot = (qins_slot)s}, ".bias", true, name, sizeof name);
+            snprintf(what, sizeof what, "%s biases such as %s", h->has_bias[s] ? "having" : "lacking", name);
             return refuse(j, what);
         }
     qins_status status = check_layers(j, read);
