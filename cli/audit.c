@@ -17,11 +17,12 @@ static json_t *tensor_object(const qins_audit_tensor *t) {
     json_t *shape = json_array();
     for (size_t i = 0; i < t->n_dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
-    return json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:I}", "name",
+    return json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "name",
                      json_text(t->name, strlen(t->name)), "shape", shape, "dtype", t->dtype, "role", t->role, "codec",
                      t->codec, "storage", t->storage, "bits", json_number(t->bits), "params", (json_int_t)t->n_params,
                      "bytes", (json_int_t)t->bytes, "code_bytes", (json_int_t)t->code_bytes, "side_bytes",
-                     (json_int_t)t->side_bytes, "source_bytes", (json_int_t)t->source_bytes);
+                     (json_int_t)t->side_bytes, "source_bytes", (json_int_t)t->source_bytes, "resident_bytes",
+                     (json_int_t)t->resident_bytes, "pack", t->entropy_coded ? "entropy" : "none");
 }
 
 static json_t *totals_object(const qins_audit_totals *t) {

@@ -11,5 +11,7 @@ int command_run(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_export(int argc, char **argv);
+int command_pack(int argc, char **argv);
+int command_unpack(int argc, char **argv);
 
 #endif

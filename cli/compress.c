@@ -9,11 +9,13 @@
 
 enum { BITS_NOT_GIVEN = 0, LOG_ONLY_BITS = 9, SEED_BITS = 8 };
 
-static const char *const codec_names[] = {"gauss", "log", "rational", "uniform", "none", NULL};
-static const qins_codec codec_values[] = {QINS_CODEC_GAUSS, QINS_CODEC_LOG, QINS_CODEC_RATIONAL, QINS_CODEC_UNIFORM,
-                                          QINS_CODEC_NONE};
+static const char *const codec_names[] = {"gauss", "log", "rational", "uniform", "none", "lossless", NULL};
+static const qins_codec codec_values[] = {QINS_CODEC_GAUSS,   QINS_CODEC_LOG,  QINS_CODEC_RATIONAL,
+                                          QINS_CODEC_UNIFORM, QINS_CODEC_NONE, QINS_CODEC_NONE};
+enum { LOSSLESS = 5 }; /* place in codec_names: codec none, entropy-coded */
 static const char *const storage_names[] = {"packed", "seed", "f32", NULL};
 static const qins_storage storage_values[] = {QINS_STORAGE_PACKED, QINS_STORAGE_SEED, QINS_STORAGE_F32};
+static const char *const packing_names[] = {"none", "entropy", NULL};
 static const char *const switch_names[] = {"auto", "on", "off", NULL};
 static const qins_switch switch_values[] = {QINS_AUTO, QINS_ON, QINS_OFF};
 static const char *const round_names[] = {"auto", "feedback", "nearest", NULL};
@@ -64,7 +66,7 @@ static bool parse_embed_bits(const char *text, void *value) {
 
 typedef struct compress_arguments {
     common_options common;
-    int codec, storage, rotate, bits;
+    int codec, storage, rotate, bits, packing;
     scale_choice scale;
     double bpw, alpha;
     const char *size, *max_kl, *calibrate, *targets;
@@ -128,6 +130,7 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->linear.group_size = a->scale.group_size;
     o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
     o->bpw = a->bpw;
+    o->pack = a->packing == 1 || a->codec == LOSSLESS ? QINS_PACK_ENTROPY : QINS_PACK_NONE;
     o->targets = a->targets;
     o->embed_bits = a->embed_bits;
     o->calibrate = calibrates(a) ? a->calibrate : NULL;
@@ -197,7 +200,8 @@ int command_compress(int argc, char **argv) {
          .value = &a.codec,
          .value_name = "C",
          .choices = codec_names,
-         .help = "gauss, log, rational, uniform or none (default gauss)"},
+         .help = "gauss, log, rational, uniform, none, or lossless: every tensor keeps its bytes, entropy-coded "
+                 "(default gauss)"},
         {.name = "bits",
          .kind = OPTION_INT,
          .value = &a.bits,
@@ -220,6 +224,12 @@ int command_compress(int argc, char **argv) {
          .value_name = "S",
          .choices = storage_names,
          .help = "packed; seed: log in two bytes a weight; f32: rational coordinates, saves nothing (default packed)"},
+        {.name = "pack",
+         .kind = OPTION_CHOICE,
+         .value = &a.packing,
+         .value_name = "none|entropy",
+         .choices = packing_names,
+         .help = "entropy: a smaller file that is decoded into memory when it is opened (default none: mapped)"},
         {.name = "rotate",
          .kind = OPTION_CHOICE,
          .value = &a.rotate,

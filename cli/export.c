@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const dtype_names[] = {"f32", "f16", "bf16", "q8_0", NULL};
-static const qins_dtype dtype_values[] = {QINS_F32, QINS_F16, QINS_BF16, QINS_Q8_0};
+static const char *const dtype_names[] = {"auto", "f32", "f16", "bf16", "q8_0", NULL};
+static const qins_dtype dtype_values[] = {QINS_DTYPE_AUTO, QINS_F32, QINS_F16, QINS_BF16, QINS_Q8_0};
 static const char *const format_names[] = {"safetensors", "gguf", NULL};
 static const qins_export_format format_values[] = {QINS_FORMAT_SAFETENSORS, QINS_FORMAT_GGUF};
 
@@ -34,11 +34,13 @@ static int export_model(const export_arguments *a, const char *model_path, const
     if (status == QINS_ERR_CANCELLED)
         return report_failure_text(&a->common, status, "interrupted: nothing was written to %s", out_path);
     if (status != QINS_OK) return report_failure(&a->common, &err);
+    const char *dtype = dtype_values[a->dtype] != QINS_DTYPE_AUTO      ? dtype_names[a->dtype]
+                        : format_values[a->format] == QINS_FORMAT_GGUF ? "f32"
+                                                                       : "auto";
     if (a->common.json)
         return print_json(json_pack("{s:o, s:s, s:s, s:I}", "out", json_text(out_path, strlen(out_path)), "format",
-                                    format_names[a->format], "dtype", dtype_names[a->dtype], "stored_bytes",
-                                    (json_int_t)stored_bytes));
-    printf("wrote %s\n  weights     %s as %s\n", out_path, format_size(stored_bytes).text, dtype_names[a->dtype]);
+                                    format_names[a->format], "dtype", dtype, "stored_bytes", (json_int_t)stored_bytes));
+    printf("wrote %s\n  weights     %s as %s\n", out_path, format_size(stored_bytes).text, dtype);
     return EXIT_DONE;
 }
 
@@ -56,7 +58,8 @@ int command_export(int argc, char **argv) {
          .value = &a.dtype,
          .value_name = "D",
          .choices = dtype_names,
-         .help = "f32, f16 or bf16; for gguf also q8_0 (default f32)"},
+         .help = "f32, f16 or bf16; for gguf also q8_0 (default auto: f32; of a lossless directory, every tensor as it "
+                 "was)"},
         {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums of the source"},
         COMMON_OPTIONS(a.common)};

@@ -58,7 +58,6 @@ static qins_status write_logits(qins_session *session, const int32_t *ids, size_
 }
 
 static int logits_of_ids(const logits_arguments *a, const char *model_path, const int32_t *ids, size_t n_ids) {
-    const qins_model_options model_options = {.no_check = a->no_check};
     qins_error err = {0};
     qins_model *model = NULL;
     qins_session *session = NULL;
@@ -67,7 +66,7 @@ static int logits_of_ids(const logits_arguments *a, const char *model_path, cons
     progress_bar bar;
     progress_start(&bar);
     catch_interrupts();
-    qins_status status = qins_model_open(model_path, &model_options, &model, &err);
+    qins_status status = open_model(model_path, a->no_check, &model, &err);
     if (status == QINS_OK) qins_model_get_info(model, &info);
     const qins_session_options session_options = {.n_ctx = n_ids, .key_bits = a->kv.keys, .value_bits = a->kv.values};
     if (status == QINS_OK) status = qins_session_new_with(model, &session_options, &session, &err);

@@ -23,6 +23,8 @@ static const command commands[] = {
     {"tokenize", command_tokenize, "MODEL TEXT", "token ids of a text"},
     {"logits", command_logits, "MODEL --ids 1,2", "logits of token ids, as a .npy file"},
     {"export", command_export, "MODEL OUT", "decode back to plain safetensors"},
+    {"pack", command_pack, "MODEL OUT", "entropy-code a directory: a smaller file, the same values"},
+    {"unpack", command_unpack, "MODEL OUT", "the way back"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -63,13 +63,25 @@ int progress_update(void *user, const char *stage, uint64_t done, uint64_t total
             bar->stage = stage;
             bar->started = now;
         }
-        if (new_stage || now - bar->last_drawn >= REDRAW_SECONDS) {
+        bool due = new_stage || now - bar->last_drawn >= REDRAW_SECONDS;
+        if (due && now - bar->started >= bar->patience) {
             draw(bar, done >= total ? 1.0 : (double)done / (double)total, now);
             bar->last_drawn = now;
             bar->drawn = true;
         }
     }
     return interrupted();
+}
+
+qins_status open_model(const char *path, bool no_check, qins_model **model, qins_error *err) {
+    static const double LOAD_PATIENCE = 2.0;
+    progress_bar bar;
+    progress_start(&bar);
+    bar.patience = LOAD_PATIENCE;
+    const qins_model_options options = {.no_check = no_check, .progress = progress_update, .progress_user = &bar};
+    qins_status status = qins_model_open(path, &options, model, err);
+    progress_end(&bar);
+    return status;
 }
 
 void progress_end(progress_bar *bar) {

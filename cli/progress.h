@@ -2,6 +2,8 @@
 #ifndef QINS_CLI_PROGRESS_H
 #define QINS_CLI_PROGRESS_H
 
+#include "qins.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -9,6 +11,7 @@ typedef struct progress_bar {
     bool visible;      /* standard error is a terminal */
     bool drawn;        /* something is on the line */
     const char *stage; /* the one that is being timed */
+    double patience;   /* seconds of a stage before anything is drawn */
     double started, last_drawn;
 } progress_bar;
 
@@ -19,6 +22,8 @@ bool interrupted(void);
 void progress_start(progress_bar *bar);
 /* A qins_progress: `user` is the progress_bar. Asks to stop after an interrupt. */
 int progress_update(void *user, const char *stage, uint64_t done, uint64_t total);
+/* Opens a model with a bar that shows after two seconds: those that are mapped open at once. */
+qins_status open_model(const char *path, bool no_check, qins_model **model, qins_error *err);
 /* Wipes the line. */
 void progress_end(progress_bar *bar);
 

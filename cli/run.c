@@ -222,7 +222,6 @@ static qins_status choose_context(run_arguments *a, const qins_model_info *info,
 }
 
 static int run_model(run_arguments *a, const char *model_path, const char *prompt, size_t prompt_bytes) {
-    const qins_model_options model_options = {.no_check = a->no_check};
     const qins_sampling sampling = {.temperature = (float)a->temperature,
                                     .top_k = a->top_k,
                                     .top_p = (float)a->top_p,
@@ -238,7 +237,7 @@ static int run_model(run_arguments *a, const char *model_path, const char *promp
     size_t n_ctx = 0;
     int exit_status = EXIT_FAILED;
     catch_interrupts();
-    qins_status status = qins_model_open(model_path, &model_options, &model, &err);
+    qins_status status = open_model(model_path, a->no_check, &model, &err);
     if (status == QINS_OK) qins_model_get_info(model, &info);
     if (status == QINS_OK) status = start_generation(a, model, prompt, prompt_bytes, &g, &err);
     if (status == QINS_OK) status = choose_context(a, &info, g.n_prompt, &n_ctx, &err);

@@ -117,7 +117,6 @@ static int verify_models(verify_arguments *a, const qins_model *reference, const
 }
 
 static int verify_paths(verify_arguments *a, const char *reference_path, const char *model_path) {
-    const qins_model_options model_options = {.no_check = a->no_check};
     qins_model *reference = NULL, *model = NULL;
     line_list prompts = {0};
     char *text = NULL;
@@ -130,8 +129,8 @@ static int verify_paths(verify_arguments *a, const char *reference_path, const c
         exit_status = check_receipt(
             &(receipt_arguments){&a->common, model_path, reference_path, text, text_bytes, prompts.lines, prompts.n});
     } else {
-        if (status == QINS_OK) status = qins_model_open(reference_path, &model_options, &reference, &err);
-        if (status == QINS_OK) status = qins_model_open(model_path, &model_options, &model, &err);
+        if (status == QINS_OK) status = open_model(reference_path, a->no_check, &reference, &err);
+        if (status == QINS_OK) status = open_model(model_path, a->no_check, &model, &err);
         if (status == QINS_OK)
             exit_status = verify_models(a, reference, model, text, text_bytes, &prompts,
                                         (const char *const[]){reference_path, model_path});

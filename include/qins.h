@@ -91,6 +91,9 @@ typedef struct qins_model qins_model;
 
 typedef struct qins_model_options {
     bool no_check; /* skip the checksums of a qins directory */
+    /* May be NULL. Called while an entropy-coded model is decoded into memory; others are only mapped. */
+    qins_progress progress;
+    void *progress_user;
 } qins_model_options;
 
 typedef struct qins_model_info {
@@ -247,6 +250,11 @@ typedef struct qins_encode_options {
 
 QINS_API void qins_encode_defaults(qins_encode_options *options);
 
+typedef enum qins_packing {
+    QINS_PACK_NONE = 0,   /* the file is mapped and used in place */
+    QINS_PACK_ENTROPY = 1 /* tensors are entropy-coded in the file and decoded when the model is opened */
+} qins_packing;
+
 typedef struct qins_compress_options {
     qins_encode_options linear; /* for every targeted linear */
     double bpw;                 /* > 0: largest width whose average over the linears is within it */
@@ -257,6 +265,7 @@ typedef struct qins_compress_options {
      * to the nearest. */
     const char *calibrate;
     size_t calibrate_tokens; /* how many of its tokens, spread evenly over it */
+    qins_packing pack;       /* ENTROPY with codec NONE: lossless, every tensor keeps its bytes */
     bool force;              /* replace an existing target */
     bool no_check;
     qins_progress progress;
@@ -282,11 +291,25 @@ typedef struct qins_compress_result {
 QINS_API qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                                    qins_compress_result *result, qins_error *err);
 
+typedef struct qins_pack_options {
+    bool unpack; /* the way back */
+    bool force;
+    bool no_check;
+    qins_progress progress;
+    void *progress_user;
+} qins_pack_options;
+
+/* Entropy-codes the tensors of a qins directory, or takes the coding away; the codes stay the same. Of a plain
+ * safetensors checkpoint it makes a lossless directory, and back (any architecture). Atomic like qins_compress. */
+QINS_API qins_status qins_pack(const char *model_path, const char *out_path, const qins_pack_options *options,
+                               qins_compress_result *result, qins_error *err);
+
 typedef enum qins_dtype {
     QINS_F32 = 0,
     QINS_F16 = 1,
     QINS_BF16 = 2,
-    QINS_Q8_0 = 3 /* GGUF only: 8 bits and an FP16 scale for every 32 values */
+    QINS_Q8_0 = 3,      /* GGUF only: 8 bits and an FP16 scale for every 32 values */
+    QINS_DTYPE_AUTO = 4 /* of a lossless directory every tensor as it was, bit for bit; else F32 */
 } qins_dtype;
 
 typedef enum qins_export_format {
@@ -323,7 +346,9 @@ typedef struct qins_audit_tensor {
     size_t n_dims;
     uint64_t shape[4];
     uint64_t n_params;
-    uint64_t bytes;        /* code_bytes + side_bytes */
+    uint64_t bytes;          /* code_bytes + side_bytes, in the file */
+    uint64_t resident_bytes; /* the same in memory: more when the tensor is entropy-coded */
+    bool entropy_coded;
     uint64_t code_bytes;   /* payload: codes, or the plain tensor */
     uint64_t side_bytes;   /* scales, tables, log range, alpha */
     uint64_t source_bytes; /* bytes of this tensor before compression */

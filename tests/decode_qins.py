@@ -4,6 +4,7 @@ decode_qins.py DIR EXPORT: compares every matrix of the qins directory DIR with 
 `qins export` made of it. Prints the largest relative difference; exits 1 when it is above 2e-6 of the matrix's largest weight.
 """
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -41,6 +42,82 @@ def unpack(codes, bits):
         at, shift = at + 128 * width, shift + width
     # [panel, tile, block, row, column in block] -> rows x columns
     return lanes.reshape(panels, tiles, 16, 16, 4).transpose(0, 3, 1, 2, 4).reshape(16 * panels, 64 * tiles)
+
+
+def streams_of(blob, chunk_sizes, n_streams):
+    """Decoded streams of every chunk. chunk_sizes: for each chunk the decoded bytes of its streams."""
+    index = blob[len(blob) - len(chunk_sizes) * (4 * n_streams + 8) :].tobytes()
+    at, chunks, frames = 0, [], []
+    for c, sizes in enumerate(chunk_sizes):
+        record = index[c * (4 * n_streams + 8) :]
+        lengths = [int.from_bytes(record[4 * s : 4 * s + 4], "little") for s in range(n_streams)]
+        chunks.append([])
+        for length, size in zip(lengths, sizes):
+            chunks[-1].append((at, length, size))
+            if length != size:
+                frames.append(blob[at : at + length].tobytes())
+            at += length
+    # frames one after another decode to their contents one after another
+    plain = subprocess.run(["zstd", "-dcq"], input=b"".join(frames), capture_output=True, check=True).stdout if frames else b""
+    plain, done = np.frombuffer(plain, np.uint8), 0
+    for streams in chunks:
+        for i, (begin, length, size) in enumerate(streams):
+            if length == size:
+                streams[i] = blob[begin : begin + size]
+            else:
+                streams[i], done = plain[done : done + size], done + size
+    return chunks
+
+
+def pack_symbols(symbols, bits):
+    """[tiles, 512 or 1024] symbols -> [tiles, 128*min(bits, 8)] bytes of planes."""
+    if bits <= 4:
+        two = symbols.reshape(-1, 8, 1, 64)
+        codes = np.concatenate([two & 15, two >> 4], 2).reshape(-1, 16, 64)
+    else:
+        codes = symbols.reshape(-1, 16, 64)
+    planes, shift = [], 0
+    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (3, 6, 7)), (1, (3, 5, 7))):
+        if bits not in widths:
+            continue
+        values = codes >> shift & (2**width - 1)
+        if width == 1:
+            planes.append(np.packbits(values.reshape(-1, 1024), axis=1, bitorder="little"))
+        else:
+            per_byte = 8 // width
+            shifted = values.reshape(-1, 16 // per_byte, per_byte, 64) << (width * np.arange(per_byte, dtype=np.uint8))[:, None]
+            planes.append(shifted.sum(2).astype(np.uint8).reshape(len(codes), -1))
+        shift += width
+    return np.concatenate(planes, 1)
+
+
+def decode_entropy(blob, entry):
+    """An entropy-coded tensor as it was."""
+    dtypes = {"F32": "<f4", "U8": "u1", "I8": "i1", "F16": "<u2", "BF16": "<u2"}
+    shape, chunk, form = entry["shape"], entry["chunk"], entry["form"]
+    width = np.dtype(dtypes[entry["dtype"]]).itemsize
+    n_units, per_unit, bits = int(np.prod(shape)), [1], 0
+    if form == "planes":
+        bits = shape[2] // 128
+        n_units, per_unit = shape[0] * shape[1], [512 if bits <= 4 else 1024] + [128] * (bits == 9)
+    elif form == "numbers":
+        per_unit = [1] * width
+    sizes = [[min(chunk, n_units - first) * n for n in per_unit] for first in range(0, n_units, chunk)]
+    parts = []
+    for streams in streams_of(blob, sizes, len(per_unit)):
+        if form == "planes":
+            part = pack_symbols(streams[0].reshape(-1, per_unit[0]), bits)
+            if bits == 9:
+                part = np.concatenate([part, streams[1].reshape(-1, 128)], 1)
+        elif form == "numbers":
+            unsigned = np.dtype(f"<u{width}")
+            value = sum(s.astype(unsigned) << unsigned.type(8 * i) for i, s in enumerate(streams))
+            r = entry.get("rotate", 0)
+            part = (value >> unsigned.type(r) | value << unsigned.type((8 * width - r) % (8 * width))).astype(unsigned)
+        else:
+            part = streams[0]
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts).view(dtypes[entry["dtype"]]).reshape(shape)
 
 
 def signs(seed, n):
@@ -82,13 +159,20 @@ def decode(name, entry, tensors):
 def main():
     tensors, metadata = read_safetensors(sys.argv[1] + "/model.safetensors")
     expected, _ = read_safetensors(sys.argv[2] + "/model.safetensors")
-    entries = json.loads(metadata["qins"])["tensors"]
+    meta = json.loads(metadata["qins"])
+    entries = meta["tensors"]
+    for name, coded in meta.get("coded", {}).items():
+        tensors[name] = decode_entropy(tensors[name + ".entropy"], coded)
     worst = 0.0
     for name, entry in entries.items():
         ours, theirs = decode(name, entry, tensors), expected[name]
         worst = max(worst, np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
     print(f"{len(entries)} matrices, largest difference {worst:.3g} of the largest weight")
-    sys.exit(0 if entries and worst <= 2e-6 else 1)
+    for name in set(tensors) & set(expected) - set(entries):  # plain ones, entropy-coded or not
+        bits = tensors[name].view(np.uint32) if tensors[name].dtype == np.float32 else tensors[name]
+        if not np.array_equal(bits, expected[name].view(bits.dtype)):
+            sys.exit(f"{name} differs")
+    sys.exit(0 if expected and worst <= 2e-6 else 1)
 
 
 main()

@@ -22,8 +22,10 @@ need libutf8proc-dev pkg-config --exists libutf8proc
 need libxxhash-dev pkg-config --exists libxxhash
 need libopenblas-dev pkg-config --exists openblas
 need liblapacke-dev pkg-config --exists lapacke
+need libzstd-dev pkg-config --exists libzstd
 need libcmocka-dev pkg-config --exists cmocka
 need jq command -v jq
+need zstd command -v zstd
 need python3 command -v python3
 need python3-numpy python3 -c 'import numpy'
 if [ "${1:-}" = --lint ]; then

@@ -137,6 +137,13 @@ static inline size_t qins_n_tiles(size_t n_cols) {
 void qins_pack_panel(const uint16_t *codes, size_t ld, size_t n_rows, size_t n_cols, int bits, uint8_t *out);
 /* The specification of unpacking, one code at a time: row in 0..15, column within the tile. */
 unsigned qins_unpack_code(const uint8_t *tile, int bits, size_t row, size_t col);
+/* What an entropy coder takes for a symbol: up to 4 bits two codes in a byte, lanes of blocks 2i and 2i+1 as low and
+ * high nibble (512 symbols a tile); above that the low 8 bits of a code in the order of the byte plane (1,024). */
+size_t qins_tile_symbols(int bits);
+/* Symbols into the planes of a tile; the bit plane of 9-bit tiles is left alone. */
+void qins_pack_symbols(const uint8_t *symbols, int bits, uint8_t *tile);
+/* The way back. */
+void qins_unpack_symbols(const uint8_t *tile, int bits, uint8_t *symbols);
 
 /* ---- encode.c: a matrix, row block by row block, into parts ---- */
 

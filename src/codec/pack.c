@@ -13,6 +13,9 @@
 #include "codec/codec.h"
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 enum { BLOCK_LANES = 64, BYTE_PLANE = 1024, NIBBLE_PLANE = 512, PAIR_PLANE = 256 };
 
@@ -115,4 +118,89 @@ unsigned qins_unpack_code(const uint8_t *tile, int bits, size_t row, size_t col)
         code |= (eight >> lane % 8 & 1u) << p->bit_shift;
     }
     return code;
+}
+
+/* ---- whole tiles as symbols; written for the compiler to vectorise ---- */
+
+enum { TILE_BLOCKS = QINS_TILE_CODES / BLOCK_LANES, ROWS_OF_TWO = TILE_BLOCKS / 2 };
+
+static void pack_nibbles(const uint8_t *codes, uint8_t *plane) {
+    for (size_t i = 0; i < ROWS_OF_TWO; i++) {
+        const uint8_t *even = codes + 2 * BLOCK_LANES * i, *odd = even + BLOCK_LANES;
+        for (size_t l = 0; l < BLOCK_LANES; l++)
+            plane[BLOCK_LANES * i + l] = (uint8_t)((even[l] & 15) | odd[l] << 4);
+    }
+}
+
+static void pack_pairs(const uint8_t *codes, int shift, uint8_t *plane) {
+    for (size_t i = 0; i < TILE_BLOCKS / 4; i++) {
+        const uint8_t *c = codes + 4 * BLOCK_LANES * i;
+        for (size_t l = 0; l < BLOCK_LANES; l++) {
+            unsigned a = c[l] >> shift & 3u, b = c[BLOCK_LANES + l] >> shift & 3u;
+            unsigned d = c[2 * BLOCK_LANES + l] >> shift & 3u, e = c[3 * BLOCK_LANES + l] >> shift & 3u;
+            plane[BLOCK_LANES * i + l] = (uint8_t)(a | b << 2 | d << 4 | e << 6);
+        }
+    }
+}
+
+/* Bit `bit` of 64 bytes. */
+static void pack_bits(const uint8_t *bytes, int bit, uint8_t *plane) {
+#if defined(__SSE2__)
+    for (size_t i = 0; i < BLOCK_LANES / 16; i++) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(bytes + 16 * i));
+        int mask = _mm_movemask_epi8(_mm_sll_epi64(v, _mm_cvtsi32_si128(7 - bit)));
+        plane[2 * i] = (uint8_t)mask;
+        plane[2 * i + 1] = (uint8_t)(mask >> 8);
+    }
+#else
+    for (size_t i = 0; i < BLOCK_LANES / 8; i++) {
+        plane[i] = 0;
+        for (size_t j = 0; j < 8; j++)
+            plane[i] |= (uint8_t)((bytes[8 * i + j] >> bit & 1) << j);
+    }
+#endif
+}
+
+/* Symbols of two 3-bit codes, a nibble each. */
+static void pack_3(const uint8_t *symbols, uint8_t *tile) {
+    for (size_t i = 0; i < ROWS_OF_TWO / 2; i++) {
+        const uint8_t *a = symbols + 2 * BLOCK_LANES * i, *b = a + BLOCK_LANES;
+        for (size_t l = 0; l < BLOCK_LANES; l++)
+            tile[BLOCK_LANES * i + l] = (uint8_t)((a[l] & 3) | (a[l] >> 2 & 12) | (b[l] & 3) << 4 | (b[l] << 2 & 0xc0));
+    }
+    for (size_t i = 0; i < ROWS_OF_TWO; i++) {
+        pack_bits(symbols + BLOCK_LANES * i, 2, tile + PAIR_PLANE + 16 * i);
+        pack_bits(symbols + BLOCK_LANES * i, 6, tile + PAIR_PLANE + 16 * i + 8);
+    }
+}
+
+size_t qins_tile_symbols(int bits) {
+    return bits <= 4 ? QINS_TILE_CODES / 2 : QINS_TILE_CODES;
+}
+
+void qins_pack_symbols(const uint8_t *symbols, int bits, uint8_t *tile) {
+    const planes *p = &plane_table[bits];
+    if (bits == 3) {
+        pack_3(symbols, tile);
+    } else if (bits == 4) {
+        memcpy(tile, symbols, NIBBLE_PLANE);
+    } else {
+        if (p->byte >= 0) memcpy(tile + p->byte, symbols, BYTE_PLANE);
+        if (p->nibble >= 0) pack_nibbles(symbols, tile + p->nibble);
+        if (p->pair >= 0) pack_pairs(symbols, p->pair_shift, tile + p->pair);
+        for (size_t i = 0; i < TILE_BLOCKS && p->bit >= 0 && bits <= 8; i++)
+            pack_bits(symbols + BLOCK_LANES * i, p->bit_shift, tile + p->bit + 8 * i);
+    }
+}
+
+void qins_unpack_symbols(const uint8_t *tile, int bits, uint8_t *symbols) {
+    memset(symbols, 0, qins_tile_symbols(bits));
+    for (size_t block = 0; block < TILE_BLOCKS; block++)
+        for (size_t lane = 0; lane < BLOCK_LANES; lane++) {
+            unsigned code = qins_unpack_code(tile, bits, lane / 4, 4 * block + lane % 4);
+            if (bits <= 4)
+                symbols[BLOCK_LANES * (block / 2) + lane] |= (uint8_t)(code << 4 * (block % 2));
+            else
+                symbols[BLOCK_LANES * block + lane] = (uint8_t)code;
+        }
 }

@@ -66,6 +66,7 @@ typedef struct qins_tensor {
     uint64_t n_values;             /* product of shape, checked */
     const uint8_t *data;           /* mapped */
     uint64_t n_bytes;              /* checked against type and shape */
+    uint64_t file_bytes; /* of a tensor that was decoded into memory: what it takes in the file; else 0 = n_bytes */
     /* llama GGUFs store the rows of q and k in pairs for interleaved rope. Source row r' of output row r, within each
      * head of rope_pairs rows: r = h*d + j  ->  r' = h*d + 2*(j % (d/2)) + j/(d/2), d = rope_pairs. 0 = rows in order.
      */
@@ -80,6 +81,11 @@ typedef struct qins_tensor {
  * it right. */
 static inline bool qins_tensor_is_verbatim(const qins_tensor *tensor) {
     return tensor->rope_pairs == 0 && tensor->qkv_heads == 0 && !(tensor->offset < 0.0f);
+}
+
+/* Bytes that the tensor takes in its file. */
+static inline uint64_t qins_tensor_file_bytes(const qins_tensor *tensor) {
+    return tensor->file_bytes > 0 ? tensor->file_bytes : tensor->n_bytes;
 }
 
 typedef struct qins_weight_file {

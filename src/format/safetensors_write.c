@@ -116,6 +116,14 @@ qins_status qins_st_writer_put(qins_st_writer *w, size_t index, uint64_t offset,
     return QINS_OK;
 }
 
+void qins_st_writer_resize(qins_st_writer *w, size_t index, uint64_t n_bytes) {
+    uint64_t less = w->tensors[index].n_bytes - n_bytes;
+    w->tensors[index].n_bytes = w->tensors[index].shape[0] = n_bytes;
+    for (size_t i = index + 1; i < w->n_tensors; i++)
+        w->tensors[i].begin -= less;
+    w->total -= less;
+}
+
 qins_status qins_st_writer_finish(qins_st_writer *w, uint64_t *header_bytes, uint64_t *header_hash, qins_error *err) {
     for (size_t i = 0; i < w->n_tensors; i++)
         if (w->tensors[i].done != w->tensors[i].n_bytes)

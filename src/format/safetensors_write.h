@@ -19,6 +19,9 @@ qins_status qins_st_writer_begin(qins_st_writer *w, const char *dir, const char 
 /* Bytes of a tensor, in order within the tensor. */
 qins_status qins_st_writer_put(qins_st_writer *w, size_t index, uint64_t offset, const void *data, size_t n,
                                qins_error *err);
+/* Gives a tensor of one dimension the size that was written, at most the declared one; those after it move up and must
+ * not have been begun. */
+void qins_st_writer_resize(qins_st_writer *w, size_t index, uint64_t n_bytes);
 /* Checks that every tensor is whole, writes the header, syncs. The header's size and hash go to *header_bytes and
  * *header_hash (both may be NULL). */
 qins_status qins_st_writer_finish(qins_st_writer *w, uint64_t *header_bytes, uint64_t *header_hash, qins_error *err);

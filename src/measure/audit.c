@@ -24,7 +24,9 @@ static void count_plain(const qins_weights *w, const qins_parameter *p, qins_aud
     t->codec = "none";
     t->storage = "plain";
     t->bits = 8.0 * (double)type->block_bytes / (double)type->block_values;
-    t->code_bytes = p->plain->n_bytes;
+    t->code_bytes = qins_tensor_file_bytes(p->plain);
+    t->resident_bytes = p->plain->n_bytes;
+    t->entropy_coded = p->plain->file_bytes > 0;
     t->source_bytes = source != NULL ? (uint64_t)json_integer_value(json_array_get(source, 1)) : p->plain->n_bytes;
 }
 
@@ -40,8 +42,11 @@ static void count_encoded(const qins_parameter *p, qins_audit_tensor *t) {
     t->source_bytes = p->encoded->source_bytes;
     for (int i = 0; i < QINS_PART_COUNT; i++) {
         if (p->encoded->parts[i] == NULL || parts[i].shared) continue;
+        const qins_tensor *part = p->encoded->parts[i];
         *(i == QINS_PART_CODES || i == QINS_PART_SIGNS ? &t->code_bytes : &t->side_bytes) +=
-            p->encoded->parts[i]->n_bytes;
+            qins_tensor_file_bytes(part);
+        t->resident_bytes += part->n_bytes;
+        t->entropy_coded = t->entropy_coded || part->file_bytes > 0;
     }
 }
 
@@ -100,6 +105,7 @@ static qins_status add_up(qins_audit *a, qins_error *err) {
         s->params += t->n_params;
         s->source_bytes += t->source_bytes;
         s->stored_bytes += t->bytes;
+        s->resident_bytes += t->resident_bytes;
         if (t->n_dims < 2) vector_copies += t->n_params * sizeof(float); /* norms and biases are held as FP32 */
     }
     s->shared_bytes = shared_bytes(w);
@@ -111,7 +117,7 @@ static qins_status add_up(qins_audit *a, qins_error *err) {
     s->header_bytes = s->weight_file_bytes - in_files;
     s->fp32_bytes = s->params * sizeof(float);
     s->file_bytes = bytes_on_disk(c, s->weight_file_bytes);
-    s->resident_bytes = s->stored_bytes + vector_copies;
+    s->resident_bytes += s->shared_bytes + vector_copies;
     s->ratio_fp32 = s->stored_bytes > 0 ? (double)s->fp32_bytes / (double)s->stored_bytes : 0;
     s->ratio_source = s->stored_bytes > 0 ? (double)s->source_bytes / (double)s->stored_bytes : 0;
     if (s->stored_bytes + s->header_bytes != s->weight_file_bytes)

@@ -8,6 +8,7 @@
 #include "model/calibrate.h"
 #include "model/compress_plan.h"
 #include "model/receipt.h"
+#include "model/repack.h"
 #include "model/side_files.h"
 #include "model/weights.h"
 
@@ -31,7 +32,8 @@ typedef struct job {
     double sum_squares, sum_squared_error;
     double codes_used, entropy_bits, linear_values; /* sums over encoded linears */
     size_t n_linears;
-    json_t *errors; /* of every encoded tensor: for the receipt */
+    uint64_t coded_bytes; /* tensor bytes after entropy coding; 0 without */
+    json_t *errors;       /* of every encoded tensor: for the receipt */
 } job;
 
 /* ---- layout ---- */
@@ -260,6 +262,7 @@ static json_t *quantization_config(const qins_compress_options *o) {
                                "targets", o->targets != NULL ? o->targets : "all", "embed_bits", o->embed_bits);
     if (linear.rotate == QINS_ON)
         json_object_set_new(config, "rotation_seed", json_integer((json_int_t)linear.rotation_seed));
+    if (o->pack == QINS_PACK_ENTROPY) json_object_set_new(config, "pack", json_string("entropy"));
     if (linear.scale == QINS_SCALE_GROUP)
         json_object_set_new(config, "group_size", json_integer((json_int_t)linear.group_size));
     return config;
@@ -283,7 +286,7 @@ static void summarize(job *j) {
     }
     r->source_bytes += qins_plan_shared_source_bytes(&j->plan);
     r->n_tensors = j->plan.n_items;
-    r->stored_bytes = qins_st_writer_tensor_bytes(j->writer);
+    r->stored_bytes = j->coded_bytes > 0 ? j->coded_bytes : qins_st_writer_tensor_bytes(j->writer);
     r->bpw = values > 0 ? bits / values : 0;
     r->codes_used = j->n_linears > 0 ? j->codes_used / (double)j->n_linears : 0;
     r->code_entropy = j->linear_values > 0 ? j->entropy_bits / j->linear_values : 0;
@@ -300,6 +303,15 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
         status = qins_st_writer_begin(j->writer, qins_outdir_temp(out), QINS_WEIGHTS_NAME, metadata, err);
     if (status == QINS_OK) status = write_tensors(j, err);
     if (status == QINS_OK) status = qins_st_writer_finish(j->writer, &header_bytes, &header_hash, err);
+    if (status == QINS_OK && j->options->pack == QINS_PACK_ENTROPY) {
+        const qins_load_progress progress = {j->options->progress, j->options->progress_user};
+        qins_coded_result coded;
+        status = qins_coded_rewrite(qins_outdir_temp(out), &progress, &coded, err);
+        header_bytes = coded.header_bytes;
+        header_hash = coded.header_hash;
+        j->coded_bytes = coded.stored_bytes;
+        json_decref(coded.coded);
+    }
     if (status == QINS_OK && (config = quantization_config(j->options)) == NULL)
         status = qins_fail_memory(err, 0, "config.json");
     if (status == QINS_OK) status = qins_write_side_files(j->weights->checkpoint, out, config, NULL, err);
@@ -356,6 +368,12 @@ static void release(job *j, bool done) {
         qins_weights_close(j->weights);
 }
 
+/* Nothing is encoded and everything entropy-coded: the tensors keep their bytes. A GGUF's blocks become F32 first. */
+static bool is_lossless(const job *j) {
+    return j->options->pack == QINS_PACK_ENTROPY && j->options->linear.codec == QINS_CODEC_NONE &&
+           j->weights->checkpoint->source == QINS_SOURCE_SAFETENSORS;
+}
+
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
     job j = {.options = options, .errors = json_object()};
@@ -370,7 +388,12 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
         j.values_total += j.plan.items[i].parameter->n_values;
     if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);
     if (status == QINS_OK) status = calibrate(&j, out_path, err);
-    if (status == QINS_OK) status = write_directory(&j, out, err);
+    if (status == QINS_OK && is_lossless(&j)) {
+        const qins_load_progress progress = {options->progress, options->progress_user};
+        status = qins_repack(j.weights->checkpoint, j.weights->dir, true, out, &progress, &j.result, err);
+    } else if (status == QINS_OK) {
+        status = write_directory(&j, out, err);
+    }
     if (status == QINS_OK)
         status = qins_outdir_commit(out, err);
     else

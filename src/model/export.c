@@ -3,6 +3,7 @@
 #include "format/safetensors_write.h"
 #include "kernel/matrix.h"
 #include "model/export_gguf.h"
+#include "model/repack.h"
 #include "model/side_files.h"
 #include "model/weights.h"
 
@@ -17,6 +18,11 @@ static const struct {
     size_t bytes;
 } dtypes[] = {
     [QINS_F32] = {"F32", "float32", 4}, [QINS_F16] = {"F16", "float16", 2}, [QINS_BF16] = {"BF16", "bfloat16", 2}};
+
+/* Nothing in it is encoded, so that every tensor can have its bytes back. */
+static bool is_lossless(const qins_weights *w) {
+    return w->dir != NULL && w->dir->n_tensors == 0 && json_object_size(w->dir->coded) > 0;
+}
 
 typedef struct job {
     const qins_export_options *options;
@@ -127,17 +133,32 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     return status;
 }
 
+/* The tensors of a lossless directory as they were. */
+static qins_status restore(const job *j, qins_outdir *out, uint64_t *written, qins_error *err) {
+    const qins_load_progress progress = {j->options->progress, j->options->progress_user};
+    qins_compress_result result;
+    qins_status status = qins_repack(j->weights->checkpoint, j->weights->dir, false, out, &progress, &result, err);
+    *written = result.stored_bytes;
+    return status;
+}
+
 static qins_status export_directory(qins_weights *weights, const char *out_path, const qins_export_options *options,
-                                    uint64_t *stored_bytes, qins_error *err) {
+                                    bool lossless, uint64_t *stored_bytes, qins_error *err) {
     job j = {.options = options, .weights = weights};
     qins_outdir *out = NULL;
+    uint64_t written = 0;
     qins_status status = qins_outdir_begin(out_path, options->force, &out, err);
-    if (status == QINS_OK) status = write_directory(&j, out, err);
+    if (status == QINS_OK && lossless) {
+        status = restore(&j, out, &written, err);
+    } else if (status == QINS_OK) {
+        status = write_directory(&j, out, err);
+        if (status == QINS_OK) written = qins_st_writer_tensor_bytes(j.writer);
+    }
     if (status == QINS_OK)
         status = qins_outdir_commit(out, err);
     else
         qins_outdir_abort(out);
-    if (status == QINS_OK && stored_bytes != NULL) *stored_bytes = qins_st_writer_tensor_bytes(j.writer);
+    if (status == QINS_OK && stored_bytes != NULL) *stored_bytes = written;
     qins_st_writer_free(j.writer);
     free(j.parameters);
     return status;
@@ -148,14 +169,18 @@ qins_status qins_export(const char *model_path, const char *out_path, const qins
     bool is_gguf = options->format == QINS_FORMAT_GGUF;
     if ((int)options->format < QINS_FORMAT_SAFETENSORS || options->format > QINS_FORMAT_GGUF)
         return qins_fail(err, QINS_ERR_ARGUMENT, "format: expected safetensors or gguf");
-    if ((int)options->dtype < QINS_F32 || options->dtype > (is_gguf ? QINS_Q8_0 : QINS_BF16))
+    bool as_stored = options->dtype == QINS_DTYPE_AUTO;
+    if ((int)options->dtype < QINS_F32 || (options->dtype > (is_gguf ? QINS_Q8_0 : QINS_BF16) && !as_stored))
         return qins_fail(err, QINS_ERR_ARGUMENT, "dtype: expected f32, f16%s",
                          is_gguf ? ", bf16 or q8_0" : " or bf16 (q8_0 is a type of GGUF files)");
     qins_weights *weights = NULL;
     qins_status status = qins_weights_open(model_path, options->no_check, &weights, err);
+    qins_export_options resolved = *options;
+    if (as_stored) resolved.dtype = QINS_F32;
     if (status == QINS_OK)
-        status = is_gguf ? qins_export_gguf(weights, out_path, options, stored_bytes, err)
-                         : export_directory(weights, out_path, options, stored_bytes, err);
+        status = is_gguf ? qins_export_gguf(weights, out_path, &resolved, stored_bytes, err)
+                         : export_directory(weights, out_path, &resolved, as_stored && is_lossless(weights),
+                                            stored_bytes, err);
     qins_weights_close(weights);
     return status;
 }

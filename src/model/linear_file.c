@@ -121,7 +121,7 @@ qins_status qins_linear_load(const char *path, qins_linear **linear, qins_error 
         qsort(list.items, list.n, sizeof *list.items, compare_tensors);
         c.tensors = list.items;
         c.n_tensors = list.n;
-        status = qins_dir_read_tensors(&c, true, &dir, err);
+        status = qins_dir_read_tensors(&c, true, NULL, &dir, err);
     }
     if (status == QINS_OK) status = copy_parts(&c, dir, linear, err);
     qins_dir_free(dir);

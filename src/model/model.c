@@ -226,7 +226,9 @@ qins_status qins_model_open(const char *path, const qins_model_options *options,
     *model = NULL;
     qins_model *m = qins_alloc(1, sizeof *m);
     if (m == NULL) return qins_fail_memory(err, sizeof *m, "a model");
-    qins_status status = qins_weights_open(path, options != NULL && options->no_check, &m->weights, err);
+    const qins_load_progress progress = {options != NULL ? options->progress : NULL,
+                                         options != NULL ? options->progress_user : NULL};
+    qins_status status = qins_weights_load(path, options != NULL && options->no_check, &progress, &m->weights, err);
     if (status == QINS_OK) status = load(m, err);
     if (status == QINS_OK)
         *model = m;

@@ -1,6 +1,8 @@
 /* Reading what makes a directory a qins directory. SPDX-License-Identifier: MIT */
 #include "model/qins_dir.h"
 
+#include "model/coded.h"
+
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,7 +265,8 @@ static bool says_qins(const qins_checkpoint *c) {
     return json_object_get(c->metadata, "qins") != NULL || (method != NULL && strcmp(method, "qins") == 0);
 }
 
-qins_status qins_dir_read_tensors(const qins_checkpoint *c, bool check, qins_dir **out, qins_error *err) {
+qins_status qins_dir_read_tensors(qins_checkpoint *c, bool check, const qins_load_progress *progress, qins_dir **out,
+                                  qins_error *err) {
     *out = NULL;
     qins_status status = QINS_OK;
     json_t *meta = metadata_object(c, "qins"), *hashes = metadata_object(c, "qins_xxh3_64");
@@ -272,8 +275,12 @@ qins_status qins_dir_read_tensors(const qins_checkpoint *c, bool check, qins_dir
         status = qins_fail_memory(err, sizeof *dir, "a model");
     else if (meta == NULL || hashes == NULL)
         status = qins_fail(err, QINS_ERR_FORMAT, "%s: the header lacks valid qins metadata", c->path);
-    if (status == QINS_OK) status = parse_metadata(c, meta, dir, err);
     if (status == QINS_OK && check) status = check_tensors(c, hashes, err);
+    if (status == QINS_OK) {
+        dir->coded = json_incref(json_object_get(meta, "coded"));
+        status = qins_coded_load(c, dir->coded, progress, dir, err);
+    }
+    if (status == QINS_OK) status = parse_metadata(c, meta, dir, err);
     json_decref(meta);
     json_decref(hashes);
     if (status == QINS_OK)
@@ -283,11 +290,12 @@ qins_status qins_dir_read_tensors(const qins_checkpoint *c, bool check, qins_dir
     return status;
 }
 
-qins_status qins_dir_read(const qins_checkpoint *c, bool check, qins_dir **out, qins_error *err) {
+qins_status qins_dir_read(qins_checkpoint *c, bool check, const qins_load_progress *progress, qins_dir **out,
+                          qins_error *err) {
     *out = NULL;
     if (c->source != QINS_SOURCE_SAFETENSORS || !says_qins(c)) return QINS_OK;
     qins_status status = check ? check_manifest(c, err) : QINS_OK;
-    return status == QINS_OK ? qins_dir_read_tensors(c, check, out, err) : status;
+    return status == QINS_OK ? qins_dir_read_tensors(c, check, progress, out, err) : status;
 }
 
 void qins_dir_free(qins_dir *dir) {
@@ -296,6 +304,8 @@ void qins_dir_free(qins_dir *dir) {
         free(dir->tensors[i].name);
     free(dir->tensors);
     json_decref(dir->sources);
+    json_decref(dir->coded);
+    qins_coded_unload(dir);
     free(dir);
 }
 

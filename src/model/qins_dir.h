@@ -23,13 +23,25 @@ typedef struct qins_encoded_tensor {
 typedef struct qins_dir {
     qins_encoded_tensor *tensors; /* sorted by name */
     size_t n_tensors;
+    uint8_t *decoded; /* memory of entropy-coded tensors (model/coded.h), or NULL */
+    size_t decoded_bytes;
+    json_t *coded;   /* how they are coded, by name; or NULL */
     json_t *sources; /* of plain tensors that were converted: name -> [dtype, bytes] */
 } qins_dir;
 
-/* *dir is NULL when the checkpoint is a plain one. check: compares every checksum. The checkpoint must outlive dir. */
-qins_status qins_dir_read(const qins_checkpoint *checkpoint, bool check, qins_dir **dir, qins_error *err);
+/* Progress of loading; may be NULL. */
+typedef struct qins_load_progress {
+    qins_progress report;
+    void *user;
+} qins_load_progress;
+
+/* *dir is NULL when the checkpoint is a plain one. check: compares every checksum. Entropy-coded tensors are decoded:
+ * the checkpoint then lists them as they were. It must outlive dir, and its tensors' data are gone with dir. */
+qins_status qins_dir_read(qins_checkpoint *checkpoint, bool check, const qins_load_progress *progress, qins_dir **dir,
+                          qins_error *err);
 /* The same without the manifest: for a file that stands alone. */
-qins_status qins_dir_read_tensors(const qins_checkpoint *checkpoint, bool check, qins_dir **dir, qins_error *err);
+qins_status qins_dir_read_tensors(qins_checkpoint *checkpoint, bool check, const qins_load_progress *progress,
+                                  qins_dir **dir, qins_error *err);
 void qins_dir_free(qins_dir *dir);
 const qins_encoded_tensor *qins_dir_find(const qins_dir *dir, const char *name);
 /* Name of a part's tensor: "X.weight" + ".codes"; shared tables "qins.table.gauss.4". False when it does not fit. */

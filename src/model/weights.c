@@ -88,11 +88,16 @@ static qins_status make_rotations(qins_weights *w, qins_error *err) {
 }
 
 qins_status qins_weights_open(const char *path, bool no_check, qins_weights **out, qins_error *err) {
+    return qins_weights_load(path, no_check, NULL, out, err);
+}
+
+qins_status qins_weights_load(const char *path, bool no_check, const qins_load_progress *progress, qins_weights **out,
+                              qins_error *err) {
     *out = NULL;
     qins_weights *w = qins_alloc(1, sizeof *w);
     if (w == NULL) return qins_fail_memory(err, sizeof *w, "a model");
     qins_status status = qins_checkpoint_open(path, &w->checkpoint, err);
-    if (status == QINS_OK) status = qins_dir_read(w->checkpoint, !no_check, &w->dir, err);
+    if (status == QINS_OK) status = qins_dir_read(w->checkpoint, !no_check, progress, &w->dir, err);
     if (status == QINS_OK) status = qins_hparams_read(w->checkpoint->config, path, &w->hparams, err);
     if (status == QINS_OK) status = list_parameters(w, err);
     if (status == QINS_OK) status = make_rotations(w, err);
@@ -186,11 +191,15 @@ qins_status qins_weights_vector(const qins_weights *w, const qins_parameter *p, 
     return QINS_OK;
 }
 
+/* Decoded tensors are in no file: their pages would not come back. */
+static void release(const qins_tensor *t) {
+    if (t->file_bytes == 0) qins_map_release(t->data, (size_t)t->n_bytes);
+}
+
 void qins_parameter_release(const qins_parameter *p) {
-    if (p->plain != NULL) qins_map_release(p->plain->data, (size_t)p->plain->n_bytes);
+    if (p->plain != NULL) release(p->plain);
     for (int i = 0; p->encoded != NULL && i < QINS_PART_COUNT; i++)
-        if (p->encoded->parts[i] != NULL)
-            qins_map_release(p->encoded->parts[i]->data, (size_t)p->encoded->parts[i]->n_bytes);
+        if (p->encoded->parts[i] != NULL) release(p->encoded->parts[i]);
 }
 
 void qins_parameter_file_shape(const qins_parameter *p, uint64_t shape[QINS_MAX_DIMS]) {

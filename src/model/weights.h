@@ -43,6 +43,9 @@ typedef struct qins_weights {
 } qins_weights;
 
 qins_status qins_weights_open(const char *path, bool no_check, qins_weights **weights, qins_error *err);
+/* The same with progress, for large entropy-coded models. */
+qins_status qins_weights_load(const char *path, bool no_check, const qins_load_progress *progress,
+                              qins_weights **weights, qins_error *err);
 void qins_weights_close(qins_weights *weights);
 const qins_parameter *qins_weights_find(const qins_weights *weights, const char *name);
 /* View of a matrix parameter; valid while weights are. */

@@ -2,6 +2,7 @@
 # A NumPy decoder written from docs/format.md decodes what the program wrote, in every storage.
 . "$(dirname "$0")/lib.sh"
 python3 -c 'import numpy' 2>/dev/null || skip "no NumPy"
+command -v zstd >/dev/null || skip "no zstd"
 need_toy
 
 decodes() { # decodes OPTIONS...: compress, export, compare
@@ -19,4 +20,11 @@ decodes --codec log --storage seed --embed-bits keep
 decodes --codec rational --storage f32 --embed-bits keep
 decodes --codec rational --bits 6 --scale group:48
 decodes --codec uniform --bits 5 --scale group:32 --seed 77
+# Entropy-coded.
+for bits in 3 4 5 6 7 8; do
+    decodes --bits "$bits" --embed-bits "$bits" --pack entropy
+done
+decodes --codec log --bits 9 --pack entropy
+decodes --codec log --storage seed --embed-bits keep --pack entropy
+decodes --codec lossless
 finish

@@ -19,7 +19,7 @@ says "did you mean 'seed'?"
 exits 2 "a misspelt dtype" qins export a b --dtype bf61
 says "did you mean 'bf16'?"
 exits 2 "a word that is near nothing gets the list" qins compress a b --codec zstd9
-says "takes gauss, log, rational, uniform or none, not 'zstd9'"
+says "takes gauss, log, rational, uniform, none or lossless, not 'zstd9'"
 exits 2 "an option that is near nothing" qins audit a --xyzzy
 says "unknown option '--xyzzy' (see 'qins audit --help')"
 for later in chat bench; do

@@ -17,21 +17,29 @@ static const struct {
     const char *name;
     qins_encode_options options;
     int embed_bits;
+    qins_packing pack;
 } ways[] = {
-    {"gauss", {.codec = QINS_CODEC_GAUSS, .bits = 4, .rotate = QINS_ON, .scale = QINS_SCALE_ROW}, 8},
+    {"gauss", {.codec = QINS_CODEC_GAUSS, .bits = 4, .rotate = QINS_ON, .scale = QINS_SCALE_ROW}, 8, QINS_PACK_NONE},
     {"group",
      {.codec = QINS_CODEC_UNIFORM, .bits = 5, .rotate = QINS_OFF, .scale = QINS_SCALE_GROUP, .group_size = 16},
-     6},
+     6,
+     QINS_PACK_NONE},
     {"log_seed",
      {.codec = QINS_CODEC_LOG, .bits = 8, .storage = QINS_STORAGE_SEED, .rotate = QINS_OFF, .scale = QINS_SCALE_TENSOR},
-     0},
+     0,
+     QINS_PACK_NONE},
     {"rational_f32",
      {.codec = QINS_CODEC_RATIONAL,
       .bits = 8,
       .storage = QINS_STORAGE_F32,
       .rotate = QINS_OFF,
       .scale = QINS_SCALE_TENSOR},
-     0},
+     0,
+     QINS_PACK_NONE},
+    {"packed",
+     {.codec = QINS_CODEC_GAUSS, .bits = 5, .rotate = QINS_ON, .scale = QINS_SCALE_ROW},
+     8,
+     QINS_PACK_ENTROPY},
 };
 
 static char scratch[] = "/tmp/qins-fuzz-XXXXXX"; /* holds the directory "m" */
@@ -65,6 +73,7 @@ static bool compress_model(const char *model, const char *way) {
         qins_compress_defaults(&o);
         o.linear = ways[i].options;
         o.embed_bits = ways[i].embed_bits;
+        o.pack = ways[i].pack;
         if (qins_compress(model, directory, &o, &result, &err) == QINS_OK) return true;
     }
     fprintf(stderr, "cannot compress %s as %s: %s\n", model, way, err.message);
