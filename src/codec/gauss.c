@@ -83,7 +83,7 @@ static double error_of(const double *t, size_t n) {
 }
 
 void qins_gauss_codebook(qins_codebook *book, int bits) {
-    enum { INT8_BITS = 6, INT8_MAX_LEVEL = 127, INT16_MAX_LEVEL = 32767, STEPS = 16 };
+    enum { INT8_BITS = 6, INT8_MAX_LEVEL = 127, INT16_MAX_LEVEL = 4095, STEPS = 16 };
     *book = (qins_codebook){.codec = QINS_CODEC_GAUSS, .bits = bits, .n_levels = (size_t)1 << bits};
     size_t n = book->n_levels;
     double levels[QINS_MAX_LEVELS], rounded[QINS_MAX_LEVELS], trial[QINS_MAX_LEVELS];

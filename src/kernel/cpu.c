@@ -8,7 +8,7 @@
 #include <cpuid.h>
 #endif
 
-enum { MAX_TABLES = 8 };
+enum { MAX_LEVELS = 16 };
 
 #if defined(__x86_64__)
 /* clang before 15 does not know "f16c" in __builtin_cpu_supports. */
@@ -18,40 +18,73 @@ static bool has_f16c(void) {
 }
 #endif
 
-size_t qins_all_kernels(const qins_kernels **tables, size_t max) {
-    const qins_kernels *found[MAX_TABLES];
+typedef struct level {
+    qins_cpu cpu;
+    bool (*runs)(void);
+} level;
+
+static bool always(void) {
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+static bool has_avx512_vnni(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+static bool has_avx512_vbmi(void) {
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512vbmi");
+}
+#endif
+
+/* From the lowest to the best. */
+static const level levels[] = {
+    {{"scalar", &qins_kernels_scalar, &qins_integer_scalar}, always},
+    {{"generic", &qins_kernels_generic, NULL}, always},
+#if defined(__x86_64__)
+    {{"avx2", &qins_kernels_avx2, NULL}, has_avx2},
+    {{"avx512", &qins_kernels_avx512, NULL}, has_avx512},
+    {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512}, has_avx512_vnni},
+    {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi}, has_avx512_vbmi},
+#endif
+};
+
+size_t qins_all_cpus(const qins_cpu **cpus, size_t max) {
     size_t n = 0;
-    found[n++] = &qins_kernels_scalar;
-    found[n++] = &qins_kernels_generic;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    if (avx2) found[n++] = &qins_kernels_avx2;
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found[n++] = &qins_kernels_avx512;
 #endif
-    n = qins_min_size(n, max);
-    memcpy(tables, found, n * sizeof *tables);
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0] && n < max; i++)
+        if (levels[i].runs()) cpus[n++] = &levels[i].cpu;
     return n;
 }
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static const qins_kernels *chosen;
+static const qins_cpu *chosen;
 
 /* The best one, or the one that QINS_CPU names if this CPU can run it. */
 static void choose(void) {
-    const qins_kernels *tables[MAX_TABLES];
-    size_t n = qins_all_kernels(tables, MAX_TABLES);
-    chosen = tables[n - 1];
+    const qins_cpu *cpus[MAX_LEVELS];
+    size_t n = qins_all_cpus(cpus, MAX_LEVELS);
+    chosen = cpus[n - 1];
     const char *name = getenv("QINS_CPU");
     for (size_t i = 0; name != NULL && i < n; i++)
-        if (strcmp(tables[i]->name, name) == 0) chosen = tables[i];
+        if (strcmp(cpus[i]->name, name) == 0) chosen = cpus[i];
+}
+
+const qins_cpu *qins_get_cpu(void) {
+    pthread_once(&once, choose);
+    return chosen;
 }
 
 const qins_kernels *qins_get_kernels(void) {
-    pthread_once(&once, choose);
-    return chosen;
+    return qins_get_cpu()->kernels;
 }
 
 const qins_attention_kernels *qins_get_attention_kernels(void) {
@@ -59,5 +92,5 @@ const qins_attention_kernels *qins_get_attention_kernels(void) {
 }
 
 const char *qins_cpu_level(void) {
-    return qins_get_kernels()->name;
+    return qins_get_cpu()->name;
 }

@@ -9,6 +9,7 @@
 
 #include "codec/codec.h"
 #include "kernel/attention.h"
+#include "kernel/integer.h"
 
 /* n_cols columns (a multiple of 64) of one packed panel: out[k*16 + row] = table[code of (row, k)]. */
 typedef void (*qins_decode_fn)(const uint8_t *tiles, const float *table, size_t n_cols, float *out);
@@ -24,10 +25,19 @@ typedef struct qins_kernels {
     const qins_attention_kernels *attention; /* attention.h */
 } qins_kernels;
 
-/* The table in use. */
+/* What one kind of CPU runs. */
+typedef struct qins_cpu {
+    const char *name; /* what QINS_CPU calls it */
+    const qins_kernels *kernels;
+    const qins_integer_kernels *integer; /* NULL: integers are not faster than FP32 */
+} qins_cpu;
+
+/* The level in use. */
+const qins_cpu *qins_get_cpu(void);
+/* The table of FP32 kernels in use. */
 const qins_kernels *qins_get_kernels(void);
-/* Tables this CPU can run, scalar first; the number of them. For tests. */
-size_t qins_all_kernels(const qins_kernels **tables, size_t max);
+/* Levels this CPU can run, scalar first, the best last; the number of them. For tests. */
+size_t qins_all_cpus(const qins_cpu **cpus, size_t max);
 
 extern const qins_kernels qins_kernels_scalar;
 extern const qins_kernels qins_kernels_generic;

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOKEN_BLOCK = 128 };
+enum { TOKEN_BLOCK = 128, FEW_TOKENS = 4 };
 
 /* ---- decoding 256 columns of a panel: out[k*16 + row] ---- */
 
@@ -55,60 +55,145 @@ static float row_scale(const qins_matrix *m, size_t row) {
 
 /* ---- multiplication ---- */
 
-static void multiply_panel(const qins_matrix *m, const qins_kernels *kernels, size_t panel, const float *x, size_t ldx,
-                           size_t n_tokens, float *y, size_t ldy) {
+/* A run of rows of one product, and the tokens they are multiplied with. */
+typedef struct piece {
+    const qins_product *product;
+    size_t panel, n_panels; /* at most QINS_PANELS_AT_ONCE */
+    const qins_vectors *x;
+    size_t first, n_tokens; /* at most TOKEN_BLOCK */
+} piece;
+
+/* Rows that panel p of the matrix really has. */
+static size_t rows_of_panel(const qins_matrix *m, size_t p) {
+    return qins_min_size(QINS_PANEL_ROWS, m->n_rows - p * QINS_PANEL_ROWS);
+}
+
+/* y := scale * acc + bias for one panel; acc[t*ld + row]. */
+static void write_panel(const piece *w, size_t panel, const float *acc, size_t ld) {
+    const qins_matrix *m = w->product->matrix;
+    size_t row = panel * QINS_PANEL_ROWS, rows = rows_of_panel(m, panel), ldy = w->product->ldy;
+    float scale[QINS_PANEL_ROWS], bias[QINS_PANEL_ROWS] = {0}, *y = w->product->y + w->first * ldy + row;
+    for (size_t r = 0; r < rows; r++)
+        scale[r] = row_scale(m, row + r);
+    if (w->product->bias != NULL) memcpy(bias, w->product->bias + row, rows * sizeof *bias);
+    for (size_t t = 0; t < w->n_tokens; t++)
+        for (size_t r = 0; r < rows; r++)
+            y[t * ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
+}
+
+static void multiply_panel(const piece *w, size_t panel) {
+    const qins_matrix *m = w->product->matrix;
+    const qins_kernels *kernels = qins_get_kernels();
     _Alignas(64) float weights[QINS_CHUNK_COLS * QINS_PANEL_ROWS], acc[TOKEN_BLOCK * QINS_PANEL_ROWS];
-    memset(acc, 0, n_tokens * QINS_PANEL_ROWS * sizeof *acc);
+    memset(acc, 0, w->n_tokens * QINS_PANEL_ROWS * sizeof *acc);
     for (size_t col = 0; col < m->n_cols; col += QINS_CHUNK_COLS) {
         size_t n = qins_min_size(QINS_CHUNK_COLS, m->n_cols - col);
         if (m->packed)
             decode_packed(m, kernels, panel, col, n, weights);
         else
             decode_rows_transposed(m, panel, col, n, weights);
-        kernels->multiply_panel(weights, n, x + col, ldx, n_tokens, acc);
+        kernels->multiply_panel(weights, n, w->x->x + w->first * w->x->ldx + col, w->x->ldx, w->n_tokens, acc);
     }
-    size_t first = panel * QINS_PANEL_ROWS, rows = qins_min_size(QINS_PANEL_ROWS, m->n_rows - first);
-    for (size_t r = 0; r < rows; r++) {
-        float scale = row_scale(m, first + r);
-        for (size_t t = 0; t < n_tokens; t++)
-            y[t * ldy + first + r] = scale * acc[t * QINS_PANEL_ROWS + r];
-    }
+    write_panel(w, panel, acc, QINS_PANEL_ROWS);
 }
 
 /* Row-major storages and few tokens: a dot product a row, no transposition. */
-static void multiply_rows(const qins_matrix *m, const qins_kernels *kernels, size_t panel, const float *x, size_t ldx,
-                          size_t n_tokens, float *y, size_t ldy) {
-    float buffer[QINS_CHUNK_COLS];
-    size_t first = panel * QINS_PANEL_ROWS, rows = qins_min_size(QINS_PANEL_ROWS, m->n_rows - first);
-    for (size_t r = first; r < first + rows; r++) {
-        for (size_t t = 0; t < n_tokens; t++)
-            y[t * ldy + r] = 0;
+static void multiply_rows(const piece *w, size_t panel) {
+    const qins_matrix *m = w->product->matrix;
+    const qins_kernels *kernels = qins_get_kernels();
+    const float *x = w->x->x + w->first * w->x->ldx;
+    float buffer[QINS_CHUNK_COLS], acc[FEW_TOKENS * QINS_PANEL_ROWS] = {0};
+    for (size_t r = 0; r < rows_of_panel(m, panel); r++)
         for (size_t col = 0; col < m->n_cols; col += QINS_CHUNK_COLS) {
-            size_t n = qins_min_size(QINS_CHUNK_COLS, m->n_cols - col);
-            const float *w = buffer;
+            size_t n = qins_min_size(QINS_CHUNK_COLS, m->n_cols - col), row = panel * QINS_PANEL_ROWS + r;
+            const float *weights = buffer;
             if (m->plain_f32 != NULL)
-                w = m->plain_f32 + r * m->n_cols + col;
+                weights = m->plain_f32 + row * m->n_cols + col;
             else
-                m->read_row(m, r, col, n, buffer);
-            for (size_t t = 0; t < n_tokens; t++)
-                y[t * ldy + r] += kernels->dot(w, x + t * ldx + col, n);
+                m->read_row(m, row, col, n, buffer);
+            for (size_t t = 0; t < w->n_tokens; t++)
+                acc[t * QINS_PANEL_ROWS + r] += kernels->dot(weights, x + t * w->x->ldx + col, n);
         }
+    write_panel(w, panel, acc, QINS_PANEL_ROWS);
+}
+
+static void multiply_integers(const piece *w, const qins_integer_kernels *kernels) {
+    const qins_matrix *m = w->product->matrix;
+    const qins_integer_table *table = &m->integers;
+    size_t tile_bytes = qins_tile_bytes(m->bits), panel_bytes = qins_n_tiles(m->n_cols) * tile_bytes;
+    const uint8_t *tiles = m->codes + w->panel * panel_bytes;
+    enum { LD = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
+    _Alignas(64) float acc[TOKEN_BLOCK * LD];
+    if (w->n_tokens == 1) {
+        for (size_t p = 0; p < w->n_panels; p++) {
+            kernels->dot[m->bits][table->kind](tiles + p * panel_bytes, table, &w->x->integers, w->first, acc);
+            write_panel(w, w->panel + p, acc, LD);
+        }
+        return;
+    }
+    _Alignas(64) uint8_t decoded[QINS_PANELS_AT_ONCE * QINS_DECODED_PANEL];
+    size_t n_cols = w->x->integers.n_cols;
+    memset(acc, 0, w->n_tokens * LD * sizeof *acc);
+    for (size_t col = 0; col < n_cols; col += QINS_SPAN_COLS, tiles += QINS_SPAN_COLS / QINS_TILE_COLS * tile_bytes) {
+        size_t n = qins_min_size(QINS_SPAN_COLS, n_cols - col);
+        for (size_t p = 0; p < w->n_panels; p++)
+            kernels->decode[m->bits][table->kind](tiles + p * panel_bytes, table, n, decoded + p * QINS_DECODED_PANEL);
+        kernels->multiply[table->kind](decoded, w->n_panels, n, &w->x->integers, col, w->first, w->n_tokens, acc, LD);
+    }
+    for (size_t p = 0; p < w->n_panels; p++)
+        write_panel(w, w->panel + p, acc + p * QINS_PANEL_ROWS, LD);
+}
+
+static bool in_integers(const qins_matrix *m, const qins_vectors *x) {
+    return m->packed && m->integers.kind != QINS_INTEGER_NONE && x->memory != NULL && qins_get_cpu()->integer != NULL;
+}
+
+static void multiply_piece(const piece *w) {
+    const qins_matrix *m = w->product->matrix;
+    if (in_integers(m, w->x)) {
+        multiply_integers(w, qins_get_cpu()->integer);
+        return;
+    }
+    for (size_t p = w->panel; p < w->panel + w->n_panels; p++) {
+        if (!m->packed && !m->transposed && w->n_tokens < FEW_TOKENS)
+            multiply_rows(w, p);
+        else
+            multiply_panel(w, p);
     }
 }
 
-void qins_matmul(const qins_matrix *m, const float *x, size_t ldx, size_t n_tokens, float *y, size_t ldy) {
-    enum { FEW_TOKENS = 4 };
-    const qins_kernels *kernels = qins_get_kernels();
-    size_t panels = qins_n_panels(m->n_rows);
-    for (size_t t = 0; t < n_tokens; t += TOKEN_BLOCK) {
-        size_t n = qins_min_size(TOKEN_BLOCK, n_tokens - t);
-        bool by_row = !m->packed && !m->transposed && n < FEW_TOKENS;
+static void quantise(qins_vectors *x) {
+    qins_quantised_place(&x->integers, x->n_tokens, x->n_cols, x->memory);
+#pragma omp parallel for schedule(static) if (x->n_tokens > 1)
+    for (size_t t = 0; t < x->n_tokens; t++)
+        qins_quantise(&x->integers, t, x->x + t * x->ldx, x->n_cols);
+    x->quantised = true;
+}
+
+static size_t n_pieces_of(const qins_product *product) {
+    size_t n_panels = qins_n_panels(product->matrix->n_rows);
+    return (n_panels + QINS_PANELS_AT_ONCE - 1) / QINS_PANELS_AT_ONCE;
+}
+
+void qins_multiply(const qins_product *products, size_t n_products, qins_vectors *x) {
+    size_t n_pieces = 0;
+    for (size_t i = 0; i < n_products; i++) {
+        n_pieces += n_pieces_of(&products[i]);
+        if (!x->quantised && in_integers(products[i].matrix, x)) quantise(x);
+    }
+    for (size_t first = 0; first < x->n_tokens; first += TOKEN_BLOCK) {
+        size_t n_tokens = qins_min_size(TOKEN_BLOCK, x->n_tokens - first);
 #pragma omp parallel for schedule(static)
-        for (size_t p = 0; p < panels; p++) {
-            if (by_row)
-                multiply_rows(m, kernels, p, x + t * ldx, ldx, n, y + t * ldy, ldy);
-            else
-                multiply_panel(m, kernels, p, x + t * ldx, ldx, n, y + t * ldy, ldy);
+        for (size_t i = 0; i < n_pieces; i++) {
+            const qins_product *product = products;
+            size_t index = i;
+            for (; index >= n_pieces_of(product); product++)
+                index -= n_pieces_of(product);
+            size_t panel = index * QINS_PANELS_AT_ONCE;
+            const piece w = {
+                product, panel, qins_min_size(QINS_PANELS_AT_ONCE, qins_n_panels(product->matrix->n_rows) - panel),
+                x,       first, n_tokens};
+            multiply_piece(&w);
         }
     }
 }
@@ -179,5 +264,6 @@ void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const 
         m->scales = parts[QINS_PART_SCALES];
         m->scale = options->scale;
         m->group_size = options->group_size;
+        if (m->scale != QINS_SCALE_GROUP) qins_integer_table_make(&m->integers, m->table, m->bits);
     }
 }

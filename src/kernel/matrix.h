@@ -21,7 +21,8 @@ struct qins_matrix {
     int bits;
     const uint8_t *codes;
     const float *table;
-    const float *scales; /* layout of QINS_PART_SCALES */
+    qins_integer_table integers; /* of `table`; kind NONE: FP32 arithmetic */
+    const float *scales;         /* layout of QINS_PART_SCALES */
     qins_scale_kind scale;
     size_t group_size;
     /* row-major storages: plain tensors, seed, f32 coordinates */
@@ -40,9 +41,25 @@ struct qins_matrix {
 void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const qins_encode_options *options,
                             const void *const parts[QINS_PART_COUNT], const float *rotation);
 
-/* y[t*ldy + n] = sum_k W[n][k] x[t*ldx + k], t < n_tokens. x must be rotated already when m->rotation is set. Parallel
- * over panels. */
-void qins_matmul(const qins_matrix *m, const float *x, size_t ldx, size_t n_tokens, float *y, size_t ldy);
+/* Inputs of matrices: vectors of n_cols floats, already rotated for matrices that are. */
+typedef struct qins_vectors {
+    const float *x;
+    size_t ldx, n_cols, n_tokens;
+    void *memory;   /* qins_quantised_bytes(n_tokens, n_cols), 64-byte aligned; NULL: FP32 arithmetic */
+    bool quantised; /* `integers` hold x: set by the first matrix that wants them */
+    qins_quantised integers;
+} qins_vectors;
+
+/* y[t*ldy + n] = sum_k W[n][k] x[t][k] + bias[n]; bias may be NULL. */
+typedef struct qins_product {
+    const qins_matrix *matrix;
+    const float *bias;
+    float *y;
+    size_t ldy;
+} qins_product;
+
+/* Several matrices that read the same vectors, in one parallel region. */
+void qins_multiply(const qins_product *products, size_t n_products, qins_vectors *x);
 
 /* Rows [row, row+n) as n x n_cols floats in the original basis. */
 void qins_matrix_decode_rows(const qins_matrix *m, size_t row, size_t n, float *dst);

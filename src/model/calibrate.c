@@ -233,8 +233,8 @@ static void route(calibrator *c, const qins_layer *layer) {
     for (size_t s = 0; s < c->text->n_sequences; s++) {
         float *x = c->expert_in + s * n * width;
         mlp_input(c, layer, s, &plain, x);
-        qins_input in = {.x = x, .n_cols = width, .n_tokens = n, .rotated = c->x};
-        qins_affine_apply(&layer->router, &in, c->gate_up, c->h->n_experts);
+        qins_input in = {.x = x, .n_cols = width, .n_tokens = n, .prepared = c->x, .floats_only = true};
+        qins_affine_apply_one(&layer->router, &in, c->gate_up, c->h->n_experts);
         for (size_t t = 0; t < n; t++)
             qins_choose_experts(c->h, c->gate_up + t * c->h->n_experts, c->chosen + (s * n + t) * used,
                                 c->weights + (s * n + t) * used);
@@ -271,8 +271,9 @@ static qins_status calibrate_experts(calibrator *c, const qins_layer *layer, siz
     }
     if (status == QINS_OK) status = step(c, err);
     if (status == QINS_OK && layer->shared.down.present) {
-        qins_input in = {.x = c->expert_in, .n_cols = width, .n_tokens = n, .rotated = c->gathered};
-        qins_affine_apply(&layer->shared_router, &in, token_weights, 1);
+        qins_input in = {
+            .x = c->expert_in, .n_cols = width, .n_tokens = n, .prepared = c->gathered, .floats_only = true};
+        qins_affine_apply_one(&layer->shared_router, &in, token_weights, 1);
         for (size_t t = 0; t < n; t++) {
             token_weights[t] = 1.0f / (1.0f + expf(-token_weights[t]));
             c->tokens[t] = t;

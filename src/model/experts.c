@@ -38,18 +38,19 @@ qins_status qins_expert_scratch_init(qins_expert_scratch *s, const qins_hparams 
     s->tokens = qins_alloc(batch, sizeof *s->tokens);
     s->token_weights = qins_alloc(batch, sizeof *s->token_weights);
     s->x = qins_alloc_aligned(batch * h->hidden_size, sizeof *s->x);
-    s->rotated = qins_alloc_aligned(batch * qins_max_size(h->hidden_size, inner), sizeof *s->rotated);
+    s->prepared =
+        qins_alloc_aligned(batch * qins_prepared_row(qins_max_size(h->hidden_size, inner)), sizeof *s->prepared);
     s->gate_up = qins_alloc_aligned(batch * 2 * inner, sizeof *s->gate_up);
     s->inner = qins_alloc_aligned(batch * inner, sizeof *s->inner);
     s->out = qins_alloc_aligned(batch * h->hidden_size, sizeof *s->out);
     bool all = s->logits != NULL && s->weights != NULL && s->chosen != NULL && s->tokens != NULL &&
-               s->token_weights != NULL && s->x != NULL && s->rotated != NULL && s->gate_up != NULL &&
+               s->token_weights != NULL && s->x != NULL && s->prepared != NULL && s->gate_up != NULL &&
                s->inner != NULL && s->out != NULL;
     return all ? QINS_OK : qins_fail_memory(err, batch * 3 * inner * sizeof(float), "activations of experts");
 }
 
 void qins_expert_scratch_free(qins_expert_scratch *s) {
-    float *buffers[] = {s->logits, s->weights, s->token_weights, s->x, s->rotated, s->gate_up, s->inner, s->out};
+    float *buffers[] = {s->logits, s->weights, s->token_weights, s->x, s->prepared, s->gate_up, s->inner, s->out};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s->chosen);
@@ -60,12 +61,13 @@ void qins_expert_scratch_free(qins_expert_scratch *s) {
 /* out[0..n) := expert(x[0..n)) */
 static void run_expert(const qins_hparams *h, const qins_expert *expert, size_t inner, const float *x, size_t n,
                        qins_expert_scratch *s) {
-    qins_input in = {.x = x, .n_cols = h->hidden_size, .n_tokens = n, .rotated = s->rotated};
-    qins_affine_apply(&expert->gate, &in, s->gate_up, 2 * inner);
-    qins_affine_apply(&expert->up, &in, s->gate_up + inner, 2 * inner);
+    qins_input in = {.x = x, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
+    const qins_affine_output gate_up[] = {{&expert->gate, s->gate_up, 2 * inner},
+                                          {&expert->up, s->gate_up + inner, 2 * inner}};
+    qins_affine_apply(gate_up, sizeof gate_up / sizeof gate_up[0], &in);
     qins_activate_gated(h->activation, s->gate_up, inner, n, s->inner);
-    qins_input hidden = {.x = s->inner, .n_cols = inner, .n_tokens = n, .rotated = s->rotated};
-    qins_affine_apply(&expert->down, &hidden, s->out, h->hidden_size);
+    qins_input hidden = {.x = s->inner, .n_cols = inner, .n_tokens = n, .prepared = s->prepared};
+    qins_affine_apply_one(&expert->down, &hidden, s->out, h->hidden_size);
 }
 
 /* The shared expert sees every token; what it says counts as much as its own one-row router lets it. */
@@ -73,7 +75,7 @@ static void add_shared(const qins_hparams *h, const qins_layer *layer, qins_inpu
                        float *delta) {
     size_t width = h->hidden_size;
     if (!layer->shared.down.present) return;
-    qins_affine_apply(&layer->shared_router, in, s->token_weights, 1);
+    qins_affine_apply_one(&layer->shared_router, in, s->token_weights, 1);
     run_expert(h, &layer->shared, h->shared_expert_size, in->x, in->n_tokens, s);
     for (size_t t = 0; t < in->n_tokens; t++) {
         float share = 1.0f / (1.0f + expf(-s->token_weights[t]));
@@ -95,11 +97,11 @@ static size_t gather(const qins_hparams *h, size_t e, const float *x, size_t n, 
     return found;
 }
 
-void qins_experts(const qins_hparams *h, const qins_layer *layer, const float *x, size_t n, float *rotated,
+void qins_experts(const qins_hparams *h, const qins_layer *layer, const float *x, size_t n, float *prepared,
                   qins_expert_scratch *s, float *delta) {
     size_t width = h->hidden_size;
-    qins_input in = {.x = x, .n_cols = width, .n_tokens = n, .rotated = rotated};
-    qins_affine_apply(&layer->router, &in, s->logits, h->n_experts);
+    qins_input in = {.x = x, .n_cols = width, .n_tokens = n, .prepared = prepared};
+    qins_affine_apply_one(&layer->router, &in, s->logits, h->n_experts);
     for (size_t t = 0; t < n; t++)
         qins_choose_experts(h, s->logits + t * h->n_experts, s->chosen + t * h->n_experts_used,
                             s->weights + t * h->n_experts_used);

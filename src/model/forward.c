@@ -20,38 +20,40 @@ static void attention_block(qins_session *s, const qins_batch *batch, const qins
     qins_qkv_view view = qins_qkv_view_of(h);
     bool rotate = !h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
     const qins_rope *rope = &s->rope[(layer->flags & QINS_LAYER_SLIDING) != 0];
-    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .rotated = s->rotated};
-    qins_affine_apply(&layer->qkv, &in, s->qkv, view.row);
-    qins_affine_apply(&layer->q, &in, s->qkv + view.q_offset, view.row);
-    qins_affine_apply(&layer->k, &in, s->qkv + view.k_offset, view.row);
-    qins_affine_apply(&layer->v, &in, s->qkv + view.v_offset, view.row);
+    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
+    const qins_affine_output qkv[] = {{&layer->qkv, s->qkv, view.row},
+                                      {&layer->q, s->qkv + view.q_offset, view.row},
+                                      {&layer->k, s->qkv + view.k_offset, view.row},
+                                      {&layer->v, s->qkv + view.v_offset, view.row}};
+    qins_affine_apply(qkv, sizeof qkv / sizeof qkv[0], &in);
     qins_attend(&s->attention, h, layer, &s->cache, l, rotate ? rope : NULL, batch->runs, batch->n_runs, s->qkv,
                 s->heads);
-    qins_input out = {.x = s->heads, .n_cols = h->n_heads * h->head_dim, .n_tokens = n, .rotated = s->rotated};
-    qins_affine_apply(&layer->o, &out, s->delta, h->hidden_size);
+    qins_input out = {.x = s->heads, .n_cols = h->n_heads * h->head_dim, .n_tokens = n, .prepared = s->prepared};
+    qins_affine_apply_one(&layer->o, &out, s->delta, h->hidden_size);
 }
 
 /* delta := mlp(normed): down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate */
 static void dense_mlp_block(qins_session *s, const qins_layer *layer, size_t n) {
     const qins_hparams *h = &s->model->weights->hparams;
     size_t inner = h->intermediate_size;
-    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .rotated = s->rotated};
+    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
     if (layer->gate.present || layer->gate_up.present) {
-        qins_affine_apply(&layer->gate, &in, s->gate_up, 2 * inner);
-        qins_affine_apply(&layer->up, &in, s->gate_up + inner, 2 * inner);
-        qins_affine_apply(&layer->gate_up, &in, s->gate_up, 2 * inner);
+        const qins_affine_output gate_up[] = {{&layer->gate, s->gate_up, 2 * inner},
+                                              {&layer->up, s->gate_up + inner, 2 * inner},
+                                              {&layer->gate_up, s->gate_up, 2 * inner}};
+        qins_affine_apply(gate_up, sizeof gate_up / sizeof gate_up[0], &in);
         qins_activate_gated(h->activation, s->gate_up, inner, n, s->inner);
     } else {
-        qins_affine_apply(&layer->up, &in, s->inner, inner);
+        qins_affine_apply_one(&layer->up, &in, s->inner, inner);
         qins_activate(h->activation, s->inner, n * inner);
     }
-    qins_input hidden = {.x = s->inner, .n_cols = inner, .n_tokens = n, .rotated = s->rotated};
-    qins_affine_apply(&layer->down, &hidden, s->delta, h->hidden_size);
+    qins_input hidden = {.x = s->inner, .n_cols = inner, .n_tokens = n, .prepared = s->prepared};
+    qins_affine_apply_one(&layer->down, &hidden, s->delta, h->hidden_size);
 }
 
 static void mlp_block(qins_session *s, const qins_layer *layer, size_t n) {
     if ((layer->flags & QINS_LAYER_EXPERTS) != 0)
-        qins_experts(&s->model->weights->hparams, layer, s->normed, n, s->rotated, &s->experts, s->delta);
+        qins_experts(&s->model->weights->hparams, layer, s->normed, n, s->prepared, &s->experts, s->delta);
     else
         dense_mlp_block(s, layer, n);
 }
@@ -113,10 +115,8 @@ static void head_forward(qins_session *s, const qins_batch *batch, float *logits
         if (batch->wants_logits[t]) memmove(s->x + n++ * width, s->x + t * width, width * sizeof *s->x);
     if (n == 0) return;
     qins_apply_norm(h, &m->final_norm, width, s->x, width, n, s->normed, width);
-    qins_input in = {.x = s->normed, .n_cols = width, .n_tokens = n, .rotated = s->rotated};
-    qins_matmul(&m->head, qins_input_for(&in, &m->head), width, n, logits, h->vocab_size);
-    for (size_t t = 0; m->head_bias != NULL && t < n; t++)
-        add(logits + t * h->vocab_size, m->head_bias, h->vocab_size);
+    qins_input in = {.x = s->normed, .n_cols = width, .n_tokens = n, .prepared = s->prepared};
+    qins_affine_apply_one(&m->head, &in, logits, h->vocab_size);
     if (h->logit_cap > 0) qins_soft_cap(h->logit_cap, logits, n * h->vocab_size);
 }
 

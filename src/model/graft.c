@@ -26,7 +26,6 @@ qins_status qins_model_graft(const qins_model *base, const qins_model *donor, si
         m->embed = donor->embed;
         m->positions = donor->positions;
         m->head = donor->head;
-        m->head_bias = donor->head_bias;
         m->final_norm = donor->final_norm;
     }
     *out = m;

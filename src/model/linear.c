@@ -1,5 +1,6 @@
 /* One encoded linear in memory: the codecs without a model. SPDX-License-Identifier: MIT */
 #include "model/linear.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -96,20 +97,14 @@ void qins_linear_free(qins_linear *l) {
 }
 
 qins_status qins_linear_forward(const qins_linear *l, const float *x, float *y, size_t n_tokens, qins_error *err) {
-    size_t n_in = l->matrix.n_cols, n_out = l->matrix.n_rows, n_values;
-    float *rotated = NULL;
-    if (l->rotation != NULL) {
-        rotated = qins_mul_size(n_tokens, n_in, &n_values) ? qins_alloc(n_values, sizeof *rotated) : NULL;
-        if (rotated == NULL) return qins_fail_memory(err, n_tokens * n_in * sizeof *rotated, "rotated inputs");
-        memcpy(rotated, x, n_values * sizeof *x);
-        for (size_t t = 0; t < n_tokens; t++)
-            qins_rotate(rotated + t * n_in, n_in, l->rotation);
-    }
-    qins_matmul(&l->matrix, rotated != NULL ? rotated : x, n_in, n_tokens, y, n_out);
-    for (size_t t = 0; l->bias != NULL && t < n_tokens; t++)
-        for (size_t i = 0; i < n_out; i++)
-            y[t * n_out + i] += l->bias[i];
-    free(rotated);
+    size_t n_in = l->matrix.n_cols, n_out = l->matrix.n_rows, n_values = 0;
+    bool fits = qins_mul_size(n_tokens, qins_prepared_row(n_in), &n_values);
+    float *prepared = fits ? qins_alloc_aligned(n_values, sizeof *prepared) : NULL;
+    if (prepared == NULL) return qins_fail_memory(err, n_values * sizeof *prepared, "inputs");
+    const qins_affine affine = {.present = true, .weight = l->matrix, .bias = l->bias};
+    qins_input in = {.x = x, .n_cols = n_in, .n_tokens = n_tokens, .prepared = prepared};
+    qins_affine_apply_one(&affine, &in, y, n_out);
+    free(prepared);
     return QINS_OK;
 }
 

@@ -156,20 +156,21 @@ static qins_status load_layer(const qins_model *m, size_t l, qins_layer *layer, 
 }
 
 static qins_status load_head(qins_model *m, qins_error *err) {
+    m->head.present = true;
     const qins_hparams *h = &m->weights->hparams;
     qins_place place = {.slot = QINS_SLOT_HEAD};
     char name[NAME_SIZE] = "";
     if (h->tied_head) {
-        m->head = m->embed;
+        m->head.weight = m->embed;
     } else if (find_place(m, place, ".weight", name) == NULL) {
         return qins_fail(err, QINS_ERR_FORMAT,
                          "%s: tensor %s is missing and the config does not tie it to the embedding",
                          m->weights->checkpoint->path, name);
     } else {
-        qins_status status = load_matrix(m, place, h->vocab_size, h->hidden_size, &m->head, err);
+        qins_status status = load_matrix(m, place, h->vocab_size, h->hidden_size, &m->head.weight, err);
         if (status != QINS_OK) return status;
     }
-    return load_bias(m, place, h->vocab_size, &m->head_bias, err);
+    return load_bias(m, place, h->vocab_size, &m->head.bias, err);
 }
 
 static qins_status load_tokenizer(qins_model *m, qins_error *err) {
@@ -186,7 +187,7 @@ static void summarize(qins_model *m) {
     const qins_weights *w = m->weights;
     const char *codec = NULL;
     uint64_t expert_bytes = 0;
-    bool untied = m->head.codes != m->embed.codes || m->head.source != m->embed.source;
+    bool untied = m->head.weight.codes != m->embed.codes || m->head.weight.source != m->embed.source;
     for (size_t i = 0; i < w->n_parameters; i++) {
         const qins_parameter *p = &w->parameters[i];
         if ((p->role == QINS_ROLE_EMBEDDING && untied) || p->slot == QINS_SLOT_POSITION) continue; /* one row */
@@ -260,7 +261,7 @@ void qins_model_close(qins_model *m) {
         free_layer(&m->layers[l]);
     free(m->layers);
     free_norm(&m->final_norm);
-    free(m->head_bias);
+    free(m->head.bias);
     qins_tokenizer_free(m->tokenizer);
     qins_weights_close(m->weights);
     free(m);

@@ -35,9 +35,9 @@ typedef struct qins_layer {
 struct qins_model {
     qins_weights *weights;
     qins_tokenizer *tokenizer;
-    qins_matrix embed, head; /* head views the embedding when tied */
-    qins_affine positions;   /* learned positions, [max_position][hidden] */
-    float *head_bias;
+    qins_matrix embed;
+    qins_affine head;      /* views the embedding when tied */
+    qins_affine positions; /* learned positions, [max_position][hidden] */
     qins_norm final_norm;
     qins_layer *layers;
     char codec[32];
@@ -119,28 +119,44 @@ void qins_soft_cap(float cap, float *x, size_t n);
 
 /* ---- affine.c ---- */
 
-/* Inputs of a batch, rotated at most once for all matrices that read them. */
+/* Inputs of a batch, rotated and quantised at most once for all matrices that read them. */
 typedef struct qins_input {
     const float *x; /* [n_tokens][n_cols] */
     size_t n_cols, n_tokens;
-    float *rotated;        /* scratch of the same size */
-    const float *rotation; /* signs that `rotated` was made with, NULL before */
+    float *prepared;       /* scratch: n_tokens * qins_prepared_row(n_cols) floats, 64-byte aligned */
+    bool floats_only;      /* `prepared` has room for n_tokens * n_cols floats only, and the arithmetic is FP32 */
+    const float *rotation; /* signs that `vectors` were rotated with */
+    bool ready;            /* `vectors` were made */
+    qins_vectors vectors;
 } qins_input;
 
-/* x in the basis of the matrix. */
-const float *qins_input_for(qins_input *in, const qins_matrix *m);
-/* y[t*ldy + i] = (W x)[i] + b[i]; nothing when a is not present. */
-void qins_affine_apply(const qins_affine *a, qins_input *in, float *y, size_t ldy);
+/* Floats of scratch a token; a row of more columns is never shorter. */
+size_t qins_prepared_row(size_t n_cols);
+
+/* y[t*ldy + i] = (W x)[i] + b[i] */
+typedef struct qins_affine_output {
+    const qins_affine *affine; /* skipped when not present */
+    float *y;
+    size_t ldy;
+} qins_affine_output;
+
+enum { QINS_MAX_AFFINES = 4 };
+/* Up to QINS_MAX_AFFINES matrices on the same inputs, together where they share a rotation. */
+void qins_affine_apply(const qins_affine_output *outputs, size_t n, qins_input *in);
+/* One of them. */
+static inline void qins_affine_apply_one(const qins_affine *a, qins_input *in, float *y, size_t ldy) {
+    qins_affine_apply(&(qins_affine_output){a, y, ldy}, 1, in);
+}
 
 /* ---- experts.c ---- */
 
 typedef struct qins_expert_scratch {
-    float *logits;                              /* [batch][n_experts] */
-    float *weights;                             /* [batch][n_experts_used] */
-    size_t *chosen;                             /* the same shape */
-    size_t *tokens;                             /* [batch]: those of the expert in work */
-    float *token_weights;                       /* [batch]: theirs */
-    float *x, *rotated, *gate_up, *inner, *out; /* their activations */
+    float *logits;                               /* [batch][n_experts] */
+    float *weights;                              /* [batch][n_experts_used] */
+    size_t *chosen;                              /* the same shape */
+    size_t *tokens;                              /* [batch]: those of the expert in work */
+    float *token_weights;                        /* [batch]: theirs */
+    float *x, *prepared, *gate_up, *inner, *out; /* their activations */
 } qins_expert_scratch;
 
 qins_status qins_expert_scratch_init(qins_expert_scratch *s, const qins_hparams *h, size_t batch, qins_error *err);
@@ -149,7 +165,7 @@ void qins_expert_scratch_free(qins_expert_scratch *s);
  * their weights. Overwrites logits. */
 void qins_choose_experts(const qins_hparams *h, float *logits, size_t *chosen, float *weights);
 /* delta := sum of the chosen experts' outputs by weight, plus the shared expert where there is one. */
-void qins_experts(const qins_hparams *h, const qins_layer *layer, const float *x, size_t n_tokens, float *rotated,
+void qins_experts(const qins_hparams *h, const qins_layer *layer, const float *x, size_t n_tokens, float *prepared,
                   qins_expert_scratch *s, float *delta);
 
 #endif

@@ -18,14 +18,14 @@ struct qins_session {
     const qins_model *model;
     qins_kv_cache cache;
     /* scratch for QINS_BATCH tokens */
-    float *x;       /* residual stream [QINS_BATCH][hidden] */
-    float *normed;  /* [QINS_BATCH][hidden] */
-    float *rotated; /* the input of a rotated matrix [QINS_BATCH][widest] */
-    float *qkv;     /* [QINS_BATCH][qkv row] */
-    float *heads;   /* attention output [QINS_BATCH][n_heads*head_dim] */
-    float *inner;   /* [QINS_BATCH][intermediate] */
-    float *gate_up; /* [QINS_BATCH][2 * intermediate]: gate, then up */
-    float *delta;   /* what a block adds to x [QINS_BATCH][hidden] */
+    float *x;        /* residual stream [QINS_BATCH][hidden] */
+    float *normed;   /* [QINS_BATCH][hidden] */
+    float *prepared; /* the input of a matrix, rotated and quantised [QINS_BATCH][qins_prepared_row(widest)] */
+    float *qkv;      /* [QINS_BATCH][qkv row] */
+    float *heads;    /* attention output [QINS_BATCH][n_heads*head_dim] */
+    float *inner;    /* [QINS_BATCH][intermediate] */
+    float *gate_up;  /* [QINS_BATCH][2 * intermediate]: gate, then up */
+    float *delta;    /* what a block adds to x [QINS_BATCH][hidden] */
     qins_attention attention;
     qins_rope rope[2];           /* of full and of sliding layers */
     qins_expert_scratch experts; /* empty in dense models */

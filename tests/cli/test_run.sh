@@ -47,7 +47,7 @@ says "prompt"
 exits 1 "standard output is full" sh -c '"$QINS" run "$0" -p "Once" -n 200 --ignore-eos >/dev/full' "$work/q4"
 
 # Every set of kernels writes the same text.
-for level in scalar generic avx2 avx512; do
+for level in scalar generic avx2 avxvnni avx512 avx512vnni avx512vbmi neon; do
     exits 0 "kernels '$level', or the best there are" env QINS_CPU=$level "$QINS" run "$work/q4" -p "$prompt" -n 40 --temp 0 --json
     json "the same ids" "(.ids | tostring) == \"$(jq -c .ids "$work/greedy.json")\""
 done

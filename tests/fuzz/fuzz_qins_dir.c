@@ -109,11 +109,17 @@ static void read_matrix(const qins_weights *w, const qins_parameter *p) {
     qins_matrix m;
     if (qins_weights_matrix(w, p, &m, &err) != QINS_OK) return;
     float *row = malloc(m.n_cols * sizeof *row), *x = calloc(m.n_cols, sizeof *x), *y = malloc(m.n_rows * sizeof *y);
-    if (row != NULL && x != NULL && y != NULL) {
+    void *memory = qins_alloc_aligned(qins_quantised_bytes(1, m.n_cols), 1);
+    if (row != NULL && x != NULL && y != NULL && memory != NULL) {
         qins_matrix_decode_rows(&m, 0, 1, row);
         qins_matrix_decode_rows(&m, m.n_rows - 1, 1, row);
-        qins_matmul(&m, x, m.n_cols, 1, y, m.n_rows);
+        qins_product product = {.matrix = &m, .y = y, .ldy = m.n_rows};
+        qins_vectors vectors = {.x = x, .ldx = m.n_cols, .n_cols = m.n_cols, .n_tokens = 1};
+        qins_multiply(&product, 1, &vectors); /* in FP32 */
+        vectors.memory = memory;
+        qins_multiply(&product, 1, &vectors); /* in integers where the table is */
     }
+    free(memory);
     free(row);
     free(x);
     free(y);

@@ -23,9 +23,10 @@ static float *logits_of(const qins_model *m, const float *hidden, size_t n) {
     const qins_hparams *h = &m->weights->hparams;
     float *normed = malloc(n * h->hidden_size * sizeof *normed), *logits = malloc(n * h->vocab_size * sizeof *logits);
     qins_apply_norm(h, &m->final_norm, h->hidden_size, hidden, h->hidden_size, n, normed, h->hidden_size);
-    qins_matmul(&m->head, normed, h->hidden_size, n, logits, h->vocab_size);
-    for (size_t i = 0; m->head_bias != NULL && i < n * h->vocab_size; i++)
-        logits[i] += m->head_bias[i % h->vocab_size];
+    float *prepared = qins_alloc_aligned(n * qins_prepared_row(h->hidden_size), sizeof *prepared);
+    qins_input in = {.x = normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = prepared};
+    qins_affine_apply_one(&m->head, &in, logits, h->vocab_size);
+    free(prepared);
     if (h->logit_cap > 0) qins_soft_cap(h->logit_cap, logits, n * h->vocab_size);
     free(normed);
     return logits;

@@ -1,0 +1,98 @@
+/* Inputs and tables as integers. SPDX-License-Identifier: MIT */
+#include "kernel/integer.h"
+
+#include <math.h>
+#include <string.h>
+
+void qins_integer_table_make(qins_integer_table *table, const float *entries, int bits) {
+    *table = (qins_integer_table){.kind = QINS_INTEGER_NONE};
+    if (bits > QINS_INTEGER_MAX_BITS) return;
+    size_t n = (size_t)1 << bits;
+    float largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!(fabsf(entries[i]) <= (float)QINS_INT16_ENTRY) || entries[i] != rintf(entries[i])) return;
+        largest = fmaxf(largest, fabsf(entries[i]));
+    }
+    table->kind = largest <= (float)QINS_INT8_ENTRY ? QINS_INTEGER_8 : QINS_INTEGER_16;
+    for (size_t i = 0; i < n; i++) {
+        int entry = (int)entries[i];
+        bool narrow = table->kind == QINS_INTEGER_8;
+        table->low[i] = (uint8_t)(narrow ? entry + QINS_ENTRY_BIAS : entry & 255);
+        table->high[i] = (uint8_t)(narrow ? 0 : entry >> 8 & 255);
+    }
+}
+
+/* ---- inputs ---- */
+
+static size_t n_spans_of(size_t n_cols) {
+    return (n_cols + QINS_SPAN_COLS - 1) / QINS_SPAN_COLS;
+}
+
+enum { ALIGNMENT = 64 };
+
+size_t qins_quantised_bytes(size_t n_tokens, size_t n_cols) {
+    size_t values, cols = qins_round_up(n_cols, QINS_TILE_COLS), spans = n_spans_of(cols), n_units;
+    if (cols < n_cols || !qins_mul_size(n_tokens, cols, &values) || values > SIZE_MAX / 16) return 0;
+    if (!qins_mul_size(n_tokens, spans, &n_units) || n_units > SIZE_MAX / 64) return 0;
+    return 4 * values + 2 * qins_round_up(n_units * sizeof(float), ALIGNMENT);
+}
+
+void qins_quantised_place(qins_quantised *q, size_t n_tokens, size_t n_cols, void *memory) {
+    uint8_t *p = memory;
+    size_t cols = qins_round_up(n_cols, QINS_TILE_COLS), spans = n_spans_of(cols);
+    size_t unit_bytes = qins_round_up(n_tokens * spans * sizeof(float), ALIGNMENT);
+    *q = (qins_quantised){.n_tokens = n_tokens, .n_cols = cols, .n_spans = spans};
+    q->words = (int16_t *)(void *)p;
+    q->halves = (int8_t *)(p + 2 * n_tokens * cols);
+    q->units = (float *)(void *)(p + 4 * n_tokens * cols);
+    q->offsets = (int32_t *)(void *)(p + 4 * n_tokens * cols + unit_bytes);
+}
+
+/* The smallest unit that keeps the integers of n <= QINS_SPAN_COLS values within both limits. */
+static float unit_of(const float *x, size_t n) {
+    float largest = 0, largest_sum = 0, total = 0;
+    for (size_t tile = 0; tile < n; tile += QINS_TILE_COLS) {
+        float sum = 0;
+        for (size_t k = tile; k < qins_min_size(n, tile + QINS_TILE_COLS); k++) {
+            float a = fabsf(x[k]);
+            largest = a > largest ? a : largest;
+            sum += a;
+        }
+        largest_sum = sum > largest_sum ? sum : largest_sum;
+        total += sum;
+    }
+    if (!isfinite(total)) return total;
+    /* Rounding to integers may add a half to each of the 64. */
+    return fmaxf(largest / (float)QINS_INPUT_MAX, largest_sum / (float)(QINS_INPUT_TILE_SUM - QINS_TILE_COLS));
+}
+
+void qins_quantise(qins_quantised *q, size_t t, const float *x, size_t n) {
+    int16_t *words = q->words + t * q->n_cols;
+    int8_t *halves = q->halves + 2 * t * q->n_cols;
+    for (size_t span = 0; span < q->n_spans; span++) {
+        size_t col = span * QINS_SPAN_COLS, end = qins_min_size(col + QINS_SPAN_COLS, q->n_cols);
+        size_t given = qins_min_size(qins_max_size(n, col), end);
+        float unit = unit_of(x + col, given - col), inverse = unit > 0 && isfinite(unit) ? 1.0f / unit : 0.0f;
+        /* A unit too small to invert is a vector of nearly nothing; one that is not finite spoils the sums, as in FP32.
+         */
+        if (!isfinite(inverse)) inverse = 0.0f;
+        int32_t sum = 0;
+        for (size_t k = col; k < given; k++) {
+            float value = x[k] * inverse;
+            value = value > -(float)QINS_INPUT_MAX ? value : -(float)QINS_INPUT_MAX; /* also of NaN */
+            value = value < (float)QINS_INPUT_MAX ? value : (float)QINS_INPUT_MAX;
+            words[k] = (int16_t)rintf(value);
+            sum += words[k];
+        }
+        for (size_t k = given; k < end; k++)
+            words[k] = 0;
+        for (size_t k = col; k < end; k++) {
+            int low = ((words[k] + 128) & 255) - 128;
+            int8_t *group = halves + k / 4 * 8 + k % 4;
+            group[0] = (int8_t)((words[k] - low) / 256);
+            group[4] = (int8_t)low;
+        }
+        q->units[t * q->n_spans + span] = unit;
+        q->offsets[t * q->n_spans + span] = -QINS_ENTRY_BIAS * sum;
+    }
+}
