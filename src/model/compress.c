@@ -318,7 +318,8 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     if (status == QINS_OK) status = qins_dir_manifest(qins_outdir_temp(out), header_bytes, header_hash, &manifest, err);
     if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
     if (status == QINS_OK) summarize(j);
-    if (status == QINS_OK) status = qins_receipt_write(out, j->weights->checkpoint, config, &j->result, j->errors, err);
+    if (status == QINS_OK)
+        status = qins_receipt_write(out, j->weights->checkpoint, config, j->options, &j->result, j->errors, err);
     json_decref(metadata);
     json_decref(config);
     json_decref(manifest);

@@ -64,25 +64,48 @@ json_t *qins_receipt_tensor(const qins_encode_options *o, uint64_t n_bytes, cons
                      (json_int_t)n_bytes, "rel_mse", rel_mse);
 }
 
-qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *checkpoint, json_t *options,
-                               const qins_compress_result *r, json_t *tensors, qins_error *err) {
+/* The text that rounding was calibrated on; null without one. */
+static qins_status calibration(const qins_compress_options *o, const qins_compress_result *r, json_t **out,
+                               qins_error *err) {
+    *out = json_null();
+    if (o == NULL || o->calibrate == NULL) return QINS_OK;
+    qins_map map;
+    char hex[17];
+    qins_status status = qins_map_open(o->calibrate, &map, err);
+    if (status != QINS_OK) return status;
+    qins_receipt_hash_text(map.data, map.size, hex);
+    *out = json_pack("{s:s, s:I, s:s, s:I, s:I, s:I}", "text", base_name(o->calibrate), "bytes", (json_int_t)map.size,
+                     "xxh3_64", hex, "tokens", (json_int_t)o->calibrate_tokens, "fed_back", (json_int_t)r->n_fed_back,
+                     "fallbacks", (json_int_t)r->n_fallbacks);
+    qins_map_close(&map);
+    if (*out != NULL) return QINS_OK;
+    return qins_fail(err, QINS_ERR_FORMAT, "%s: its name is not UTF-8", o->calibrate);
+}
+
+qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *checkpoint, json_t *config,
+                               const qins_compress_options *options, const qins_compress_result *r, json_t *tensors,
+                               qins_error *err) {
     char manifest[17], *text = NULL;
     size_t n_bytes = 0;
-    json_t *source = NULL, *receipt = NULL;
+    json_t *source = NULL, *calibrated = NULL, *receipt = NULL;
     qins_status status = qins_receipt_source(checkpoint, &source, err);
+    if (status == QINS_OK) status = calibration(options, r, &calibrated, err);
     if (status == QINS_OK) status = qins_receipt_manifest_hash(qins_outdir_temp(out), manifest, err);
     if (status == QINS_OK) {
-        receipt = json_pack("{s:s, s:i, s:s, s:{s:s, s:O, s:O, s:{s:I, s:I, s:f, s:f}, s:O}, s:[]}", "format",
-                            "qins receipt", "version", QINS_RECEIPT_VERSION, "manifest_xxh3_64", manifest, "compress",
-                            "writer", "qins " QINS_VERSION_STRING, "source", source, "options", options, "sizes",
-                            "source_bytes", (json_int_t)r->source_bytes, "stored_bytes", (json_int_t)r->stored_bytes,
-                            "bpw", r->bpw, "rel_mse", r->rel_mse, "tensors", tensors, "fidelity");
+        json_t *sizes = json_pack("{s:I, s:I, s:f, s:f}", "source_bytes", (json_int_t)r->source_bytes, "stored_bytes",
+                                  (json_int_t)r->stored_bytes, "bpw", r->bpw, "rel_mse", r->rel_mse);
+        json_t *made =
+            json_pack("{s:s, s:O, s:O, s:O, s:o, s:O}", "writer", "qins " QINS_VERSION_STRING, "source", source,
+                      "options", config, "calibration", calibrated, "sizes", sizes, "tensors", tensors);
+        receipt = json_pack("{s:s, s:i, s:s, s:o, s:[]}", "format", "qins receipt", "version", QINS_RECEIPT_VERSION,
+                            "manifest_xxh3_64", manifest, "compress", made, "fidelity");
         if (receipt == NULL) status = qins_fail_memory(err, 0, "a receipt");
     }
     if (status == QINS_OK) status = qins_receipt_seal(receipt, &text, &n_bytes, err);
     if (status == QINS_OK) status = qins_outdir_write(out, QINS_RECEIPT_NAME, text, n_bytes, err);
     free(text);
     json_decref(receipt);
+    json_decref(calibrated);
     json_decref(source);
     return status;
 }

@@ -19,10 +19,11 @@ qins_status qins_receipt_source(const qins_checkpoint *checkpoint, json_t **sour
 /* Entry of one encoded matrix: {"codec", "bits", "bytes", "rel_mse"}. */
 json_t *qins_receipt_tensor(const qins_encode_options *options, uint64_t n_bytes, const qins_encode_stats *stats);
 
-/* Writes the receipt of a directory whose manifest is written. options: the quantization_config; tensors: name ->
- * qins_receipt_tensor. */
-qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *source, json_t *options,
-                               const qins_compress_result *result, json_t *tensors, qins_error *err);
+/* Writes the receipt of a directory whose manifest is written. config: the quantization_config; tensors: name ->
+ * qins_receipt_tensor. options: NULL without calibration. */
+qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *source, json_t *config,
+                               const qins_compress_options *options, const qins_compress_result *result,
+                               json_t *tensors, qins_error *err);
 
 /* ---- the file ---- */
 

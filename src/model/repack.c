@@ -23,8 +23,10 @@ static json_t *repacked_config(const qins_checkpoint *c, const qins_dir *content
     return config;
 }
 
-/* What the source's receipt says holds: the codes are the same. Only the manifest is another. */
-static qins_status carry_receipt(const char *source, qins_outdir *out, qins_error *err) {
+/* What the source's receipt says holds: the codes are the same. Only the manifest, the stored bytes and the packing are
+ * others. */
+static qins_status carry_receipt(const char *source, qins_outdir *out, json_t *config, uint64_t stored_bytes,
+                                 qins_error *err) {
     json_t *receipt = NULL;
     bool sealed = false;
     char manifest[17], *text = NULL;
@@ -36,7 +38,10 @@ static qins_status carry_receipt(const char *source, qins_outdir *out, qins_erro
     }
     status = qins_receipt_manifest_hash(qins_outdir_temp(out), manifest, err);
     if (status == QINS_OK) {
+        json_t *made = json_object_get(receipt, "compress"), *sizes = json_object_get(made, "sizes");
         json_object_set_new(receipt, "manifest_xxh3_64", json_string(manifest));
+        json_object_set(made, "options", config);
+        json_object_set_new(sizes, "stored_bytes", json_integer((json_int_t)stored_bytes));
         status = qins_receipt_seal(receipt, &text, &n, err);
     }
     if (status == QINS_OK) status = qins_outdir_write(out, QINS_RECEIPT_NAME, text, n, err);
@@ -84,9 +89,9 @@ qins_status qins_repack(const qins_checkpoint *c, const qins_dir *contents, bool
         status = qins_dir_manifest(dir, written.header_bytes, written.header_hash, &manifest, err);
         if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
         if (status == QINS_OK && result->n_encoded > 0)
-            status = carry_receipt(c->path, out, err);
+            status = carry_receipt(c->path, out, config, result->stored_bytes, err);
         else if (status == QINS_OK)
-            status = qins_receipt_write(out, c, config, result, written.coded, err);
+            status = qins_receipt_write(out, c, config, NULL, result, written.coded, err);
     }
     json_decref(written.coded);
     json_decref(manifest);

@@ -16,6 +16,14 @@ holds "an error for every encoded tensor" '(.compress.tensors | length) == 13 an
 if command -v xxh128sum >/dev/null; then
     check "the hash is XXH3-128" test "$(jq -r '.compress.source.files[0].xxh3_128' "$receipt")" = "$(xxh128sum "$toy/model.safetensors" | cut -d' ' -f1)"
 fi
+exits 0 "compress with calibration" qins compress "$toy" "$work/fed" --calibrate "$toy/valid.txt" --calibrate-tokens 1024
+check "the text is named" jq -e '.compress.calibration | .text == "valid.txt" and .bytes == 60091 and .tokens == 1024 and .fed_back == 12 and (.xxh3_64 | length) == 16' "$work/fed/qins_receipt.json"
+check "none without one" jq -e '.compress | has("calibration") and .calibration == null' "$receipt"
+exits 0 "its errors hold" qins verify --receipt "$work/fed" "$toy"
+exits 0 "pack" qins pack "$work/fed" "$work/packed"
+exits 0 "the receipt of what was packed holds" qins verify --receipt "$work/packed" "$toy"
+exits 0 "compress without loss" qins compress "$toy" "$work/lossless" --codec lossless
+exits 0 "its receipt holds" qins verify --receipt "$work/lossless" "$toy"
 check "the manifest does not list it" jq -e '.files | has("qins_receipt.json") | not' "$work/q4/qins_manifest.json"
 rm "$receipt"
 exits 0 "a model without one opens" qins audit "$work/q4" --summary
