@@ -24,6 +24,43 @@ exits 0 "pack" qins pack "$work/fed" "$work/packed"
 exits 0 "the receipt of what was packed holds" qins verify --receipt "$work/packed" "$toy"
 exits 0 "compress without loss" qins compress "$toy" "$work/lossless" --codec lossless
 exits 0 "its receipt holds" qins verify --receipt "$work/lossless" "$toy"
+# Receipts made to do harm: every one is found wrong, none is believed or brings the program down.
+exits 0 "verify" qins verify "$toy" "$work/q4" --max-tokens 16 --gen 2 --no-sampling
+cp "$receipt" "$work/good"
+while read -r filter; do
+    jq "$filter" "$work/good" >"$receipt"
+    exits 1 "$filter" qins verify --receipt "$work/q4" "$toy"
+done <<'FILTERS'
+.fidelity = "x"
+.fidelity = [1, null, []]
+.fidelity[0].text = null
+.fidelity[0].text.xxh3_64 = 7
+.fidelity[0].text.ctx = -1
+.fidelity[0].text.stride = 9e18
+.fidelity[0].text.max_tokens = -5
+.fidelity[0].greedy.gen = 1e15
+.fidelity[0].greedy = []
+.fidelity[0].kv_bits = [99, -1]
+.fidelity[0].kl_mean = "0"
+.fidelity[0].reference = {"files": 3}
+.compress = []
+.compress.tensors = 5
+.compress.tensors[] = null
+.compress.sizes = null
+.compress.source.files = [1]
+.compress.calibration = {"text": 1, "xxh3_64": 2}
+.manifest_xxh3_64 = 7
+.xxh3_64 = null
+[]
+"x"
+FILTERS
+head -c 300 "$work/good" >"$receipt"
+exits 1 "half a receipt" qins verify --receipt "$work/q4"
+says "qins_receipt.json: line"
+: >"$receipt"
+exits 1 "an empty one" qins verify --receipt "$work/q4"
+cp "$work/good" "$receipt"
+exits 0 "the good one" qins verify --receipt "$work/q4" "$toy"
 check "the manifest does not list it" jq -e '.files | has("qins_receipt.json") | not' "$work/q4/qins_manifest.json"
 rm "$receipt"
 exits 0 "a model without one opens" qins audit "$work/q4" --summary
