@@ -188,6 +188,14 @@ QINS_API qins_status qins_sequence_fork(qins_session *session, size_t from, size
 QINS_API qins_status qins_sequence_shift(qins_session *session, size_t sequence, size_t keep, size_t drop,
                                          qins_error *err);
 
+/* Writes a sequence, its tokens and its rows of the cache, to a file (atomically; an existing file is replaced), and
+ * reads it back in place of a sequence: a long prompt is evaluated once. A file is accepted by the same model, n_ctx
+ * where that changes positions, and bits of the cache; it is checked whole (sizes, checksum, token ids) before anything
+ * changes. */
+QINS_API qins_status qins_sequence_save(const qins_session *session, size_t sequence, const char *path,
+                                        qins_error *err);
+QINS_API qins_status qins_sequence_load(qins_session *session, size_t sequence, const char *path, qins_error *err);
+
 /* ---- 5. Sampling ----------------------------------------------------------------------------- */
 
 typedef struct qins_sampling {

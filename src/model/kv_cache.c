@@ -79,22 +79,25 @@ void qins_kv_truncate(qins_kv_cache *c, size_t seq, size_t length) {
 /* Of one head; rows of the last page only as far as they are written. */
 static void each_stretch_of_head(const qins_kv_format *f, uint8_t *head, size_t length, qins_kv_bytes_fn fn,
                                  void *user) {
-    if (f->first_page > 0) fn(user, head, f->first_page);
+    if (length > 0 && f->first_page > 0) fn(user, head, f->first_page);
     for (size_t done = 0; done < length; done += QINS_KV_PAGE) {
         size_t n = qins_min_size(QINS_KV_PAGE, length - done);
-        uint8_t *page = head + f->first_page + done / QINS_KV_PAGE * f->page_bytes;
-        fn(user, page, n * f->key_row);
-        fn(user, page + f->values, n * f->value_row);
-        if (f->coded_keys) fn(user, page + f->key_scales, n * sizeof(uint16_t));
-        if (f->coded_values) fn(user, page + f->value_scales, n * sizeof(uint16_t));
-        if (f->coded_keys) fn(user, page + f->mean, f->dims * sizeof(uint16_t));
+        uintptr_t page = (uintptr_t)head + f->first_page + done / QINS_KV_PAGE * f->page_bytes;
+        fn(user, (uint8_t *)page, n * f->key_row);
+        fn(user, (uint8_t *)(page + f->values), n * f->value_row);
+        if (f->coded_keys) fn(user, (uint8_t *)(page + f->key_scales), n * sizeof(uint16_t));
+        if (f->coded_values) fn(user, (uint8_t *)(page + f->value_scales), n * sizeof(uint16_t));
+        if (f->coded_keys) fn(user, (uint8_t *)(page + f->mean), f->dims * sizeof(uint16_t));
     }
 }
 
+void qins_kv_each_stretch_of(const qins_kv_cache *c, uint8_t *data, size_t length, qins_kv_bytes_fn fn, void *user) {
+    for (size_t i = 0; i < c->n_layers * c->n_heads; i++)
+        each_stretch_of_head(&c->format, (uint8_t *)((uintptr_t)data + i * c->head_bytes), length, fn, user);
+}
+
 void qins_kv_each_stretch(const qins_kv_cache *c, size_t seq, qins_kv_bytes_fn fn, void *user) {
-    for (size_t l = 0; l < c->n_layers; l++)
-        for (size_t h = 0; h < c->n_heads; h++)
-            each_stretch_of_head(&c->format, qins_kv_head(c, seq, l, h), c->seqs[seq].length, fn, user);
+    qins_kv_each_stretch_of(c, c->seqs[seq].data, c->seqs[seq].length, fn, user);
 }
 
 typedef struct copy_target {

@@ -114,5 +114,7 @@ void qins_kv_query_to_rows(const qins_kv_cache *c, size_t layer, size_t head, fl
 /* Calls fn for every stretch of bytes that holds positions of a sequence, in a fixed order. */
 typedef void (*qins_kv_bytes_fn)(void *user, uint8_t *data, size_t n);
 void qins_kv_each_stretch(const qins_kv_cache *c, size_t seq, qins_kv_bytes_fn fn, void *user);
+/* The same for `length` positions of a sequence at `data`, which is not looked at and may be NULL. */
+void qins_kv_each_stretch_of(const qins_kv_cache *c, uint8_t *data, size_t length, qins_kv_bytes_fn fn, void *user);
 
 #endif

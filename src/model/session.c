@@ -1,8 +1,11 @@
 /* Sessions: sequences of tokens and the calls that move them on. SPDX-License-Identifier: MIT */
 #include "model/session.h"
 
+#include "model/kv_file.h"
+
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 qins_status qins_session_new(const qins_model *m, size_t n_ctx, qins_session **out, qins_error *err) {
     const qins_session_options options = {.n_ctx = n_ctx};
@@ -143,6 +146,58 @@ qins_status qins_sequence_shift(qins_session *s, size_t sequence, size_t keep, s
         return qins_fail(err, QINS_ERR_UNSUPPORTED, "shift: this model has learned positions, which cannot be changed");
     turn_back turn = {s, drop};
     return qins_kv_shift(&s->cache, sequence, keep, drop, turn_key, &turn, err);
+}
+
+/* ---- files ---- */
+
+static void hash_row(XXH3_state_t *hash, const qins_affine *a, float *row) {
+    if (!a->present) return;
+    qins_matrix_decode_rows(&a->weight, 0, 1, row);
+    XXH3_64bits_update(hash, row, a->weight.n_cols * sizeof *row);
+}
+
+/* Of what rows of the cache depend on: the first row of each projection, norms, rotary frequencies. Samples of the
+ * weights tell models apart without reading all of them. */
+static qins_status fingerprint(const qins_session *s, uint64_t *result, qins_error *err) {
+    const qins_model *m = s->model;
+    const qins_hparams *h = &m->weights->hparams;
+    size_t widest = qins_max_size(h->hidden_size, h->n_heads * h->head_dim);
+    widest = qins_max_size(widest, h->intermediate_size);
+    float *row = qins_alloc(widest, sizeof *row);
+    XXH3_state_t *hash = XXH3_createState();
+    qins_status status = QINS_OK;
+    if (row == NULL || hash == NULL || XXH3_64bits_reset(hash) != XXH_OK) {
+        status = qins_fail_memory(err, widest * sizeof *row, "a fingerprint of the model");
+    } else {
+        XXH3_64bits_update(hash, h->family->model_type, strlen(h->family->model_type));
+        for (size_t i = 0; i < 2; i++)
+            XXH3_64bits_update(hash, s->rope[i].frequencies, s->rope[i].n_pairs * sizeof(float));
+        for (size_t l = 0; l < h->n_layers; l++) {
+            const qins_layer *layer = &m->layers[l];
+            const qins_affine *sampled[] = {&layer->q, &layer->k, &layer->v, &layer->qkv, &layer->o, &layer->down};
+            for (size_t i = 0; i < sizeof sampled / sizeof sampled[0]; i++)
+                hash_row(hash, sampled[i], row);
+        }
+        *result = XXH3_64bits_digest(hash);
+    }
+    XXH3_freeState(hash);
+    free(row);
+    return status;
+}
+
+qins_status qins_sequence_save(const qins_session *s, size_t sequence, const char *path, qins_error *err) {
+    uint64_t model = 0;
+    qins_status status = check_sequence(s, sequence, err);
+    if (status == QINS_OK) status = fingerprint(s, &model, err);
+    return status != QINS_OK ? status : qins_kv_save(&s->cache, sequence, model, path, err);
+}
+
+qins_status qins_sequence_load(qins_session *s, size_t sequence, const char *path, qins_error *err) {
+    uint64_t model = 0;
+    qins_status status = check_sequence(s, sequence, err);
+    if (status == QINS_OK) status = fingerprint(s, &model, err);
+    if (status != QINS_OK) return status;
+    return qins_kv_load(&s->cache, sequence, model, s->model->weights->hparams.vocab_size, path, err);
 }
 
 /* ---- evaluation ---- */

@@ -3,6 +3,8 @@
 #include "qins.h"
 #include "testing.h"
 
+#include <unistd.h>
+
 #define TOY QINS_SOURCE_DIR "/models/toy"
 
 enum { N_IDS = 300, N_CTX = 300 };
@@ -226,8 +228,153 @@ static void a_context_of_one_holds_one_token(void **state) {
     free(logits);
 }
 
+/* ---- sequences ---- */
+
+static qins_session *new_sequences(const fixture *f, size_t n_ctx, size_t n_sequences, int bits) {
+    qins_error err = {0};
+    qins_session *session = NULL;
+    const qins_session_options options = {
+        .n_ctx = n_ctx, .n_sequences = n_sequences, .key_bits = bits, .value_bits = bits};
+    check(qins_session_new_with(f->model, &options, &session, &err), &err);
+    return session;
+}
+
+/* Prompts of different length, then a token of each in turn, some twice in one call. */
+static void sequences_decoded_together_are_those_decoded_alone(void **state) {
+    const fixture *f = *state;
+    enum { N_SEQUENCES = 3, N = 120 };
+    const size_t prompts[N_SEQUENCES] = {1, 70, 90};
+    qins_session *session = new_sequences(f, N, N_SEQUENCES, 32);
+    qins_batch_token tokens[N_SEQUENCES * N];
+    float *logits = new_logits(f, N_SEQUENCES * N);
+    size_t n = 0, done[N_SEQUENCES];
+    qins_error err = {0};
+    for (uint32_t s = 0; s < N_SEQUENCES; s++)
+        for (size_t i = 0; i < prompts[s]; i++)
+            tokens[n++] = (qins_batch_token){f->ids[i], s, i + 1 == prompts[s]};
+    check(qins_session_eval_batch(session, tokens, n, logits, &err), &err);
+    for (size_t s = 0; s < N_SEQUENCES; s++) {
+        assert_expected(f, logits + s * f->vocab_size, prompts[s] - 1, 1);
+        done[s] = prompts[s];
+    }
+    for (int round = 0; round < 5; round++) {
+        const uint32_t order[] = {2, 0, 1, 0};
+        size_t positions[4];
+        for (size_t i = 0; i < 4; i++) {
+            positions[i] = done[order[i]]++;
+            tokens[i] = (qins_batch_token){f->ids[positions[i]], order[i], true};
+        }
+        check(qins_session_eval_batch(session, tokens, 4, logits, &err), &err);
+        for (size_t i = 0; i < 4; i++)
+            assert_expected(f, logits + i * f->vocab_size, positions[i], 1);
+    }
+    for (size_t s = 0; s < N_SEQUENCES; s++) {
+        assert_int_equal(qins_sequence_length(session, s), done[s]);
+        assert_memory_equal(qins_sequence_tokens(session, s), f->ids, done[s] * sizeof(int32_t));
+    }
+    tokens[0].sequence = N_SEQUENCES;
+    assert_int_equal(qins_session_eval_batch(session, tokens, 1, logits, &err), QINS_ERR_ARGUMENT);
+    assert_contains(err.message, "sequence 3");
+    qins_session_free(session);
+    free(logits);
+}
+
+static void a_fork_goes_its_own_way(void **state) {
+    const fixture *f = *state;
+    for (int bits = 4; bits <= 32; bits *= 2) {
+        qins_session *session = new_sequences(f, N_CTX, 2, bits);
+        float *logits = new_logits(f, 1), *forked = new_logits(f, 1);
+        qins_error err = {0};
+        eval(session, f->ids, 200, NULL, 0);
+        check(qins_sequence_fork(session, 0, 1, &err), &err);
+        qins_batch_token token = {f->ids[200], 1, true};
+        check(qins_session_eval_batch(session, &token, 1, forked, &err), &err);
+        assert_int_equal(qins_session_position(session), 200);
+        eval(session, f->ids + 200, 1, logits, 1);
+        assert_memory_equal(forked, logits, f->vocab_size * sizeof *logits);
+        if (bits == 32) assert_expected(f, logits, 200, 1);
+        qins_session_free(session);
+        free(logits);
+        free(forked);
+    }
+}
+
+static void shifting_in_two_steps_is_shifting_in_one(void **state) {
+    const fixture *f = *state;
+    enum { N = 60 };
+    qins_session *session = new_sequences(f, N_CTX, 2, 32);
+    float *logits = new_logits(f, 1), *expected = new_logits(f, 1);
+    qins_error err = {0};
+    eval(session, f->ids, N, NULL, 0);
+    check(qins_sequence_shift(session, 0, N, 0, &err), &err);
+    assert_int_equal(qins_session_position(session), N);
+    check(qins_sequence_shift(session, 0, 10, 20, &err), &err);
+    assert_int_equal(qins_session_position(session), N - 20);
+    assert_memory_equal(qins_sequence_tokens(session, 0), f->ids, 10 * sizeof(int32_t));
+    assert_memory_equal(qins_sequence_tokens(session, 0) + 10, f->ids + 30, 30 * sizeof(int32_t));
+    assert_int_equal(qins_sequence_shift(session, 0, 30, 11, &err), QINS_ERR_ARGUMENT);
+    /* shifting twice by 1 and once by 2 turn keys alike */
+    check(qins_sequence_fork(session, 0, 1, &err), &err);
+    check(qins_sequence_shift(session, 0, 5, 1, &err), &err);
+    check(qins_sequence_shift(session, 0, 5, 1, &err), &err);
+    check(qins_sequence_shift(session, 1, 5, 2, &err), &err);
+    eval(session, f->ids, 1, expected, 1);
+    qins_batch_token token = {f->ids[0], 1, true};
+    check(qins_session_eval_batch(session, &token, 1, logits, &err), &err);
+    for (size_t i = 0; i < f->vocab_size; i++)
+        assert_close(logits[i], expected[i], TOLERANCE);
+    qins_session_free(session);
+    free(logits);
+    free(expected);
+}
+
+static void a_saved_sequence_goes_on_as_if_it_had_not_been(void **state) {
+    const fixture *f = *state;
+    const int bits[] = {32, 16, 4};
+    for (size_t b = 0; b < 3; b++) {
+        qins_error err = {0};
+        char path[64];
+        float *logits = new_logits(f, 1), *expected = new_logits(f, 1);
+        snprintf(path, sizeof path, "/tmp/qins-test-session-%ld", (long)getpid());
+        qins_session *first = new_sequences(f, N_CTX, 1, bits[b]), *second = new_sequences(f, N_CTX, 2, bits[b]);
+        eval(first, f->ids, 150, NULL, 0);
+        check(qins_sequence_save(first, 0, path, &err), &err);
+        check(qins_sequence_load(second, 1, path, &err), &err);
+        assert_int_equal(qins_sequence_length(second, 1), 150);
+        assert_memory_equal(qins_sequence_tokens(second, 1), f->ids, 150 * sizeof(int32_t));
+        eval(first, f->ids + 150, 1, expected, 1);
+        qins_batch_token token = {f->ids[150], 1, true};
+        check(qins_session_eval_batch(second, &token, 1, logits, &err), &err);
+        assert_memory_equal(logits, expected, f->vocab_size * sizeof *logits);
+        qins_session_free(second);
+        second = new_sequences(f, 100, 1, bits[b]);
+        assert_int_equal(qins_sequence_load(second, 0, path, &err), QINS_ERR_ARGUMENT);
+        assert_contains(err.message, "150 positions do not fit a context of 100");
+        unlink(path);
+        assert_int_equal(qins_sequence_load(second, 0, path, &err), QINS_ERR_IO);
+        qins_session_free(first);
+        qins_session_free(second);
+        free(logits);
+        free(expected);
+    }
+}
+
+/* Memory follows what is used: a context of a million positions costs nothing before. */
+static void a_long_context_costs_what_is_used(void **state) {
+    const fixture *f = *state;
+    qins_session *session = new_sequences(f, 1 << 20, 1, 16);
+    eval(session, f->ids, 10, NULL, 0);
+    assert_true(qins_session_kv_bytes(session) > 0 && qins_session_kv_bytes(session) < 1 << 20);
+    qins_session_free(session);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sequences_decoded_together_are_those_decoded_alone),
+        cmocka_unit_test(a_fork_goes_its_own_way),
+        cmocka_unit_test(shifting_in_two_steps_is_shifting_in_one),
+        cmocka_unit_test(a_saved_sequence_goes_on_as_if_it_had_not_been),
+        cmocka_unit_test(a_long_context_costs_what_is_used),
         cmocka_unit_test(any_cut_gives_the_same_logits),
         cmocka_unit_test(the_last_logits_are_those_of_the_last_tokens),
         cmocka_unit_test(tokens_without_logits_still_count),
