@@ -1,5 +1,6 @@
 /* qins compress: options into qins_compress_options, the result into a line or an object. SPDX-License-Identifier: MIT
  */
+#include "audit_print.h"
 #include "commands.h"
 #include "output.h"
 #include "progress.h"
@@ -73,7 +74,7 @@ typedef struct compress_arguments {
     int embed_bits, round;
     size_t calibrate_tokens;
     uint64_t seed;
-    bool force, no_check;
+    bool force, no_check, dry_run;
 } compress_arguments;
 
 /* What a later version will do is refused, never ignored. */
@@ -188,6 +189,32 @@ static int compress(const compress_arguments *a, const char *model_path, const c
     return print_result(a, out_path, &result);
 }
 
+/* --dry-run: the same decisions, no weights. */
+static int preview(const compress_arguments *a, const char *model_path) {
+    qins_compress_options options;
+    qins_error err = {0};
+    qins_audit *audit = NULL;
+    fill_options(a, &options, NULL);
+    if (qins_compress_preview(model_path, &options, &audit, &err) != QINS_OK) return report_failure(&a->common, &err);
+    const qins_audit_totals *t = qins_audit_get_totals(audit);
+    int exit_status = EXIT_DONE;
+    if (a->common.json) {
+        json_t *object = audit_object(audit, false);
+        json_object_set_new(object, "dry_run", json_true());
+        json_object_set_new(object, "source_bytes", json_integer((json_int_t)t->source_bytes));
+        json_object_set_new(object, "stored_bytes", json_integer((json_int_t)t->stored_bytes));
+        exit_status = print_json(object);
+    } else {
+        print_audit_tables(audit, false);
+        print_audit_weights(audit);
+        printf("weight file   %s B: tensors %s + header %s; nothing was written\n",
+               format_count(t->weight_file_bytes).text, format_count(t->stored_bytes).text,
+               format_count(t->header_bytes).text);
+    }
+    qins_audit_close(audit);
+    return exit_status;
+}
+
 int command_compress(int argc, char **argv) {
     compress_arguments a = {
         .targets = "all", .embed_bits = 8, .alpha = -1, .calibrate_tokens = 32768, .scale = {.kind = QINS_SCALE_AUTO}};
@@ -263,8 +290,8 @@ int command_compress(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &a.targets,
          .value_name = "T",
-         .help = "which linears: all, safe (v, o, gate, up, down) or a regular expression on tensor names (default "
-                 "all)"},
+         .help = "which linears: all, safe (v, o, gate, up, down) or a regular expression on tensor names and names of "
+                 "projections, such as v_proj: its rows of a fused matrix (default all)"},
         {.name = "embed-bits",
          .kind = OPTION_PARSED,
          .value = &a.embed_bits,
@@ -295,8 +322,12 @@ int command_compress(int argc, char **argv) {
         {.name = "max-kl", .kind = OPTION_TEXT, .value = &a.max_kl, .value_name = "K", .help = "not in this version"},
         {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums of the source"},
+        {.name = "dry-run",
+         .kind = OPTION_FLAG,
+         .value = &a.dry_run,
+         .help = "list what would be written and its size, without reading weights; OUT can be left out"},
         COMMON_OPTIONS(a.common)};
-    static const char *const names[] = {"MODEL", "OUT", NULL};
+    static const char *const names[] = {"MODEL", "[OUT]", NULL};
     const command_syntax syntax = {
         "compress", names,
         "Writes a compressed copy of MODEL to the directory OUT. OUT appears whole or not at "
@@ -314,5 +345,7 @@ int command_compress(int argc, char **argv) {
     if (refused == EXIT_DONE) refused = refuse_contradictions(&a, codec_values[a.codec], storage_values[a.storage]);
     if (refused != EXIT_DONE) return refused;
     qins_set_threads(a.common.threads);
+    if (a.dry_run) return preview(&a, paths[0]);
+    if (paths[1] == NULL) return usage_error("'qins compress' needs OUT, or --dry-run (see 'qins compress --help')");
     return compress(&a, paths[0], paths[1]);
 }

@@ -266,8 +266,11 @@ typedef enum qins_packing {
 typedef struct qins_compress_options {
     qins_encode_options linear; /* for every targeted linear */
     double bpw;                 /* > 0: largest width whose average over the linears is within it */
-    const char *targets;        /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex on tensor names; NULL = all */
-    int embed_bits;             /* embedding and head; 0 = keep as they are */
+    /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
+     * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:
+     * docs/codecs.md */
+    const char *targets;
+    int embed_bits; /* embedding and head; 0 = keep as they are */
     /* Text file to calibrate with: the linears are rounded with error feedback on its tokens (docs/codecs.md). NULL: to
      * the nearest code, without data. Packed gauss and uniform codes with a scale a row take part, others are rounded
      * to the nearest. */
@@ -343,7 +346,8 @@ QINS_API qins_status qins_export(const char *model_path, const char *out_path, c
 
 /* ---- 7. Audit ------------------------------------------------------------------------------------ */
 
-/* Where bytes go. One entry per logical parameter of the checkpoint. */
+/* Where bytes go. One entry per parameter of the checkpoint; two for a fused matrix of which only some rows are
+ * encoded: NAME, the encoded rows, and NAME.rest, the plain ones. */
 typedef struct qins_audit_tensor {
     const char *name;    /* Hugging Face name */
     const char *dtype;   /* as stored: "F32", "BF16", "Q4_1", "U8" for codes ... */
@@ -376,6 +380,10 @@ typedef struct qins_audit qins_audit;
 
 QINS_API qins_status qins_audit_open(const char *path, const qins_model_options *options, qins_audit **audit,
                                      qins_error *err);
+/* What qins_compress(path, ..., options, ...) would write, from shapes alone: no weight is read. Its file_bytes is 0,
+ * as only the weight file is laid out. Entropy coding is refused: its sizes depend on the weights. */
+QINS_API qins_status qins_compress_preview(const char *path, const qins_compress_options *options, qins_audit **preview,
+                                           qins_error *err);
 QINS_API void qins_audit_close(qins_audit *audit);
 QINS_API size_t qins_audit_count(const qins_audit *audit);
 QINS_API const qins_audit_tensor *qins_audit_get(const qins_audit *audit, size_t i);

@@ -20,6 +20,8 @@ def read_safetensors(path):
     for name, t in header.items():
         begin, end = t["data_offsets"]
         raw = data[8 + n + begin : 8 + n + end]
+        if t["dtype"] == "BF16":
+            raw = (raw.view("<u2").astype("<u4") << 16).view("<f4").reshape(t["shape"])
         tensors[name] = raw.view(dtypes[t["dtype"]]).reshape(t["shape"]) if t["dtype"] in dtypes else raw
     return tensors, metadata
 
@@ -156,6 +158,16 @@ def decode(name, entry, tensors):
     return unrotate(w, entry["rotation_seed"]) if "rotation_seed" in entry else w
 
 
+def join(w, ranges, rest):
+    """A whole matrix from its encoded rows, which the ranges place, and the others."""
+    whole = np.empty((len(w) + len(rest), w.shape[1]))
+    encoded = np.zeros(len(whole), bool)
+    for begin, end in ranges:
+        encoded[begin:end] = True
+    whole[encoded], whole[~encoded] = w, rest
+    return whole
+
+
 def main():
     tensors, metadata = read_safetensors(sys.argv[1] + "/model.safetensors")
     expected, _ = read_safetensors(sys.argv[2] + "/model.safetensors")
@@ -163,9 +175,15 @@ def main():
     entries = meta["tensors"]
     for name, coded in meta.get("coded", {}).items():
         tensors[name] = decode_entropy(tensors[name + ".entropy"], coded)
+    with open(sys.argv[1] + "/config.json") as f:
+        transposed = json.load(f)["model_type"] == "gpt2"  # its plain files hold [inputs][outputs]
     worst = 0.0
     for name, entry in entries.items():
         ours, theirs = decode(name, entry, tensors), expected[name]
+        if "rows" in entry:
+            ours = join(ours, entry["rows"], tensors[name + ".rest"])
+        if transposed and ".h." in name:
+            ours = ours.T
         worst = max(worst, np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
     print(f"{len(entries)} matrices, largest difference {worst:.3g} of the largest weight")
     for name in set(tensors) & set(expected) - set(entries):  # plain ones, entropy-coded or not

@@ -91,14 +91,23 @@ static char *header_text(const qins_st_writer *w) {
     return text;
 }
 
-qins_status qins_st_writer_begin(qins_st_writer *w, const char *dir, const char *file, const json_t *metadata,
-                                 qins_error *err) {
+qins_status qins_st_writer_lay_out(qins_st_writer *w, const json_t *metadata, uint64_t *header_bytes, qins_error *err) {
+    json_decref(w->metadata);
     w->metadata = metadata != NULL ? json_deep_copy(metadata) : NULL;
     char *text = header_text(w);
     if (text == NULL) return qins_fail_memory(err, 0, "the header (or two tensors have the same name)");
     w->data_start = qins_round_up(LENGTH_BYTES + strlen(text), DATA_ALIGNMENT);
     free(text);
-    qins_status status = qins_writer_open(&w->file, dir, file, err);
+    *header_bytes = w->data_start;
+    return QINS_OK;
+}
+
+qins_status qins_st_writer_begin(qins_st_writer *w, const char *dir, const char *file, const json_t *metadata,
+                                 qins_error *err) {
+    uint64_t header_bytes;
+    qins_status status = qins_st_writer_lay_out(w, metadata, &header_bytes, err);
+    if (status != QINS_OK) return status;
+    status = qins_writer_open(&w->file, dir, file, err);
     w->open = status == QINS_OK;
     return status;
 }

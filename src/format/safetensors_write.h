@@ -13,6 +13,8 @@ qins_status qins_st_writer_new(bool with_hashes, qins_st_writer **writer, qins_e
 /* Declares a tensor; the order of declaration is the order in the file. *index names it from then on. */
 qins_status qins_st_writer_add(qins_st_writer *w, const char *name, const char *dtype, size_t n_dims,
                                const uint64_t *shape, uint64_t n_bytes, size_t *index, qins_error *err);
+/* What `begin` will reserve for the header, padding included. */
+qins_status qins_st_writer_lay_out(qins_st_writer *w, const json_t *metadata, uint64_t *header_bytes, qins_error *err);
 /* Creates dir/file and reserves the header. metadata: an object of strings (borrowed) or NULL. */
 qins_status qins_st_writer_begin(qins_st_writer *w, const char *dir, const char *file, const json_t *metadata,
                                  qins_error *err);

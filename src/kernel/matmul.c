@@ -210,7 +210,19 @@ static void decode_packed_row(const qins_matrix *m, size_t row, float *dst) {
     }
 }
 
+static void decode_split_rows(const qins_matrix *m, size_t row, size_t n, float *dst) {
+    for (size_t i = 0; i < n; i++) {
+        const qins_row_piece *run = qins_row_split_find(m->split->rows, row + i);
+        qins_matrix_decode_rows(run->encoded ? &m->split->encoded : &m->split->plain, run->at + (row + i - run->begin),
+                                1, dst + i * m->n_cols);
+    }
+}
+
 void qins_matrix_decode_rows(const qins_matrix *m, size_t row, size_t n, float *dst) {
+    if (m->split != NULL) {
+        decode_split_rows(m, row, n, dst);
+        return;
+    }
 #pragma omp parallel for schedule(static) if (n >= QINS_PANEL_ROWS)
     for (size_t i = 0; i < n; i++) {
         float *out = dst + i * m->n_cols;

@@ -4,6 +4,7 @@
 
 #include "codec/codec.h"
 #include "kernel/kernel.h"
+#include "kernel/row_split.h"
 
 typedef struct qins_matrix qins_matrix;
 
@@ -35,7 +36,14 @@ struct qins_matrix {
     const float *plain_f32; /* contiguous FP32 rows when that is what `source` is; NULL otherwise */
     /* rotation of the columns; NULL when there is none */
     const float *rotation;
+    const struct qins_split_matrix *split; /* NULL, or where its rows are: then nothing above but the size is set */
 };
+
+/* Rows in two matrices: encoded ones and plain ones. qins_matmul takes the parts, one after another. */
+typedef struct qins_split_matrix {
+    qins_matrix encoded, plain;
+    const qins_row_split *rows;
+} qins_split_matrix;
 
 /* A matrix from encoded parts (NULL for parts the storage lacks). rotation: signs for n_cols, or NULL. */
 void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const qins_encode_options *options,

@@ -3,19 +3,12 @@
  * Sums of real tensors only: nothing here multiplies a ratio by a size. (The original claim of 34x came from a
  * subtraction that went negative; a sum of what is in the file cannot.)
  */
-#include "model/weights.h"
+#include "measure/audit.h"
 
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-struct qins_audit {
-    qins_weights *weights;
-    qins_audit_tensor *tensors;
-    size_t n_tensors;
-    qins_audit_totals totals;
-};
 
 static void count_plain(const qins_weights *w, const qins_parameter *p, qins_audit_tensor *t) {
     const qins_type_info *type = &qins_types[p->plain->type];
@@ -48,6 +41,29 @@ static void count_encoded(const qins_parameter *p, qins_audit_tensor *t) {
         t->resident_bytes += part->n_bytes;
         t->entropy_coded = t->entropy_coded || part->file_bytes > 0;
     }
+}
+
+/* Of a matrix that is encoded in part: its encoded rows, then its plain ones. */
+static void count_split(const qins_parameter *p, qins_audit_tensor *encoded, qins_audit_tensor *plain) {
+    const qins_tensor *rest = p->encoded->rest;
+    const qins_type_info *type = &qins_types[rest->type];
+    uint64_t of_rest = p->encoded->source_bytes / p->shape[0] * rest->shape[0]; /* rows of equal size */
+    *plain = *encoded;
+    encoded->shape[0] = p->encoded->n_rows;
+    encoded->n_params = p->n_values - rest->n_values;
+    encoded->source_bytes -= of_rest;
+    plain->name = rest->name;
+    plain->dtype = type->name;
+    plain->codec = "none";
+    plain->storage = "plain";
+    plain->shape[0] = rest->shape[0];
+    plain->n_params = rest->n_values;
+    plain->bits = 8.0 * (double)type->block_bytes;
+    plain->bytes = plain->code_bytes = qins_tensor_file_bytes(rest);
+    plain->resident_bytes = rest->n_bytes;
+    plain->entropy_coded = rest->file_bytes > 0;
+    plain->side_bytes = 0;
+    plain->source_bytes = of_rest;
 }
 
 static void count_tensor(const qins_weights *w, const qins_parameter *p, qins_audit_tensor *t) {
@@ -95,6 +111,12 @@ static uint64_t bytes_on_disk(const qins_checkpoint *c, uint64_t weight_bytes) {
     return n;
 }
 
+void qins_audit_finish_totals(qins_audit_totals *s) {
+    s->fp32_bytes = s->params * sizeof(float);
+    s->ratio_fp32 = s->stored_bytes > 0 ? (double)s->fp32_bytes / (double)s->stored_bytes : 0;
+    s->ratio_source = s->stored_bytes > 0 ? (double)s->source_bytes / (double)s->stored_bytes : 0;
+}
+
 static qins_status add_up(qins_audit *a, qins_error *err) {
     const qins_weights *w = a->weights;
     const qins_checkpoint *c = w->checkpoint;
@@ -115,11 +137,9 @@ static qins_status add_up(qins_audit *a, qins_error *err) {
         in_files += c->files[i].tensor_bytes;
     }
     s->header_bytes = s->weight_file_bytes - in_files;
-    s->fp32_bytes = s->params * sizeof(float);
     s->file_bytes = bytes_on_disk(c, s->weight_file_bytes);
     s->resident_bytes += s->shared_bytes + vector_copies;
-    s->ratio_fp32 = s->stored_bytes > 0 ? (double)s->fp32_bytes / (double)s->stored_bytes : 0;
-    s->ratio_source = s->stored_bytes > 0 ? (double)s->source_bytes / (double)s->stored_bytes : 0;
+    qins_audit_finish_totals(s);
     if (s->stored_bytes + s->header_bytes != s->weight_file_bytes)
         return qins_fail(err, QINS_ERR_FORMAT, "%s: %llu bytes in its files belong to no tensor of the model", c->path,
                          (unsigned long long)(in_files - s->stored_bytes));
@@ -132,13 +152,17 @@ qins_status qins_audit_open(const char *path, const qins_model_options *options,
     if (a == NULL) return qins_fail_memory(err, sizeof *a, "an audit");
     qins_status status = qins_weights_open(path, options != NULL && options->no_check, &a->weights, err);
     if (status == QINS_OK) {
-        a->n_tensors = a->weights->n_parameters;
-        a->tensors = qins_alloc(a->n_tensors, sizeof *a->tensors);
-        if (a->tensors == NULL) status = qins_fail_memory(err, a->n_tensors * sizeof *a->tensors, "an audit");
+        size_t most = 2 * a->weights->n_parameters; /* two entries for a matrix of two parts */
+        a->tensors = qins_alloc(most, sizeof *a->tensors);
+        if (a->tensors == NULL) status = qins_fail_memory(err, most * sizeof *a->tensors, "an audit");
     }
     if (status == QINS_OK) {
-        for (size_t i = 0; i < a->n_tensors; i++)
-            count_tensor(a->weights, &a->weights->parameters[i], &a->tensors[i]);
+        for (size_t i = 0; i < a->weights->n_parameters; i++) {
+            const qins_parameter *p = &a->weights->parameters[i];
+            qins_audit_tensor *t = &a->tensors[a->n_tensors++];
+            count_tensor(a->weights, p, t);
+            if (p->encoded != NULL && p->encoded->rest != NULL) count_split(p, t, &a->tensors[a->n_tensors++]);
+        }
         status = add_up(a, err);
     }
     if (status == QINS_OK)
@@ -151,6 +175,9 @@ qins_status qins_audit_open(const char *path, const qins_model_options *options,
 void qins_audit_close(qins_audit *a) {
     if (a == NULL) return;
     free(a->tensors);
+    for (size_t i = 0; i < a->n_names; i++)
+        free(a->names[i]);
+    free(a->names);
     qins_weights_close(a->weights);
     free(a);
 }

@@ -26,16 +26,44 @@ static void prepare(qins_input *in, const float *rotation) {
     in->ready = true;
 }
 
+/* One part of a matrix of two, its rows put where they belong. */
+static void apply_part(const qins_matrix *part, bool encoded, const qins_row_split *rows, qins_input *in, float *y,
+                       size_t ldy) {
+    if (!in->ready || in->rotation != part->rotation) prepare(in, part->rotation);
+    qins_multiply(&(qins_product){part, NULL, in->rows, part->n_rows}, 1, &in->vectors);
+    for (size_t t = 0; t < in->n_tokens; t++)
+        for (size_t i = 0; i < rows->n_pieces; i++) {
+            const qins_row_piece *piece = &rows->pieces[i];
+            if (piece->encoded == encoded)
+                memcpy(y + t * ldy + piece->begin, in->rows + t * part->n_rows + piece->at,
+                       (piece->end - piece->begin) * sizeof *y);
+        }
+}
+
+static void apply_split(const qins_affine_output *o, qins_input *in) {
+    const qins_split_matrix *split = o->affine->weight.split;
+    const float *bias = o->affine->bias;
+    apply_part(&split->plain, false, split->rows, in, o->y, o->ldy);
+    apply_part(&split->encoded, true, split->rows, in, o->y, o->ldy);
+    for (size_t t = 0; bias != NULL && t < in->n_tokens; t++)
+        for (size_t i = 0; i < o->affine->weight.n_rows; i++)
+            o->y[t * o->ldy + i] += bias[i];
+}
+
 void qins_affine_apply(const qins_affine_output *outputs, size_t n, qins_input *in) {
     bool done[QINS_MAX_AFFINES] = {false};
     for (size_t i = 0; i < n; i++) {
         if (done[i] || !outputs[i].affine->present) continue;
+        if (outputs[i].affine->weight.split != NULL) {
+            apply_split(&outputs[i], in);
+            continue;
+        }
         const float *rotation = outputs[i].affine->weight.rotation;
         qins_product products[QINS_MAX_AFFINES];
         size_t n_products = 0;
         for (size_t j = i; j < n; j++) {
             const qins_affine *a = outputs[j].affine;
-            if (!a->present || a->weight.rotation != rotation) continue;
+            if (!a->present || a->weight.split != NULL || a->weight.rotation != rotation) continue;
             products[n_products++] = (qins_product){&a->weight, a->bias, outputs[j].y, outputs[j].ldy};
             done[j] = true;
         }

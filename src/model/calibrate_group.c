@@ -12,7 +12,7 @@ static const qins_feedback_options search = {.n_scales = 8, .scale_lo = 0.85, .s
 
 bool qins_can_feed_back(const qins_plan_item *item) {
     const qins_encode_options *o = &item->options;
-    return item->encode && o->storage == QINS_STORAGE_PACKED && o->scale == QINS_SCALE_ROW &&
+    return item->encode && !item->keep && o->storage == QINS_STORAGE_PACKED && o->scale == QINS_SCALE_ROW &&
            (o->codec == QINS_CODEC_GAUSS || o->codec == QINS_CODEC_UNIFORM);
 }
 
@@ -112,7 +112,7 @@ static void free_rounding(rounding *r) {
 }
 
 static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins_error *err) {
-    size_t n_rows = (size_t)item->parameter->shape[0], n_cols = (size_t)item->parameter->shape[1];
+    size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
     rounding *r = *out = qins_alloc(1, sizeof *r);
     if (r == NULL) return qins_fail_memory(err, sizeof *r, "codes");
     r->codes = qins_alloc(n_rows * n_cols, sizeof *r->codes);
@@ -167,27 +167,50 @@ static void pack(const qins_plan_item *item, size_t n_rows, size_t n_cols, round
     }
 }
 
-/* feedback NULL: to the nearest. */
-static qins_status round_matrix(qins_group_matrix *m, const qins_feedback *feedback, qins_rounded *rounded,
-                                qins_error *err) {
-    size_t n_rows = m->affine->weight.n_rows, n_cols = m->affine->weight.n_cols;
+/* Rows of w that the item encodes, to (or back from) a matrix of their own. */
+static void move_encoded_rows(const qins_plan_item *item, size_t n_cols, float *w, float *encoded, bool back) {
+    for (size_t i = 0; i < item->split.n_pieces; i++) {
+        const qins_row_piece *piece = &item->split.pieces[i];
+        if (!piece->encoded) continue;
+        float *rows = w + piece->begin * n_cols, *own = encoded + piece->at * n_cols;
+        memcpy(back ? rows : own, back ? own : rows, (piece->end - piece->begin) * n_cols * sizeof *w);
+    }
+}
+
+/* w: the encoded rows, which become what their codes say. feedback NULL: to the nearest. */
+static qins_status round_rows(const qins_plan_item *item, float *w, const qins_feedback *feedback,
+                              qins_rounded *rounded, qins_error *err) {
+    size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
     rounding *r = NULL;
-    qins_status status = new_rounding(m->item, &r, err);
+    qins_status status = new_rounding(item, &r, err);
     if (status == QINS_OK) {
-        fit_scales(m->w, n_rows, n_cols, m->item->options.rotate != QINS_ON, r);
+        fit_scales(w, n_rows, n_cols, item->options.rotate != QINS_ON, r);
         if (feedback != NULL)
-            status = qins_feedback_round(feedback, &r->book, &search, m->w, n_rows, r->scales, r->codes, NULL, err);
+            status = qins_feedback_round(feedback, &r->book, &search, w, n_rows, r->scales, r->codes, NULL, err);
         else
-            round_to_nearest(m->w, n_rows, n_cols, r);
+            round_to_nearest(w, n_rows, n_cols, r);
     }
     if (status == QINS_OK) {
-        replace_by_decoded(m->w, n_rows, n_cols, r);
-        pack(m->item, n_rows, n_cols, r);
+        replace_by_decoded(w, n_rows, n_cols, r);
+        pack(item, n_rows, n_cols, r);
         const void *data[QINS_PART_COUNT] = {
             [QINS_PART_CODES] = r->packed, [QINS_PART_SCALES] = r->scales, [QINS_PART_TABLE] = r->book.table};
-        status = qins_rounded_put(rounded, m->item->parameter->name, m->item->parts, data, &r->stats, err);
+        status = qins_rounded_put(rounded, item->parameter->name, item->parts, data, &r->stats, err);
     }
     free_rounding(r);
+    return status;
+}
+
+static qins_status round_matrix(qins_group_matrix *m, const qins_feedback *feedback, qins_rounded *rounded,
+                                qins_error *err) {
+    if (m->item->split.n_pieces == 0) return round_rows(m->item, m->w, feedback, rounded, err);
+    size_t n_cols = m->affine->weight.n_cols, n = m->item->split.n_encoded * n_cols;
+    float *encoded = qins_alloc_aligned(n, sizeof *encoded);
+    if (encoded == NULL) return qins_fail_memory(err, n * sizeof *encoded, "rows of a matrix");
+    move_encoded_rows(m->item, n_cols, m->w, encoded, false);
+    qins_status status = round_rows(m->item, encoded, feedback, rounded, err);
+    move_encoded_rows(m->item, n_cols, m->w, encoded, true);
+    free(encoded);
     return status;
 }
 

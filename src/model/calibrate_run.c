@@ -23,6 +23,10 @@ static void make_key(const qins_model *model, const qins_plan *plan, const qins_
         const int64_t about[] = {item->encode,          item->options.codec,  item->options.bits,
                                  item->options.storage, item->options.rotate, (int64_t)item->options.rotation_seed,
                                  item->options.scale};
+        for (size_t k = 0; k < item->split.n_pieces; k++) {
+            const int64_t rows[] = {(int64_t)item->split.pieces[k].begin, item->split.pieces[k].encoded};
+            XXH3_128bits_update(hash, rows, sizeof rows);
+        }
         XXH3_128bits_update(hash, item->parameter->name, strlen(item->parameter->name) + 1);
         XXH3_128bits_update(hash, about, sizeof about);
     }

@@ -58,14 +58,18 @@ static qins_status declare_part(job *j, qins_plan_item *item, int part, qins_err
     return QINS_OK;
 }
 
+/* A tensor that is not encoded, or the rows that are not. */
 static qins_status declare_plain(job *j, qins_plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
-    uint64_t shape[QINS_MAX_DIMS];
+    uint64_t shape[QINS_MAX_DIMS] = {item->split.n_plain, p->shape[1]};
+    char name[NAME_SIZE];
     size_t index;
-    qins_parameter_file_shape(p, shape);
-    qins_status status = qins_st_writer_add(j->writer, p->name, qins_types[item->type].name, p->n_dims, shape,
-                                            qins_plan_plain_bytes(item), &index, err);
-    item->index[0] = (ptrdiff_t)index;
+    if (!item->encode) qins_parameter_file_shape(p, shape);
+    if (item->encode && !qins_rest_name(p->name, name, sizeof name))
+        return qins_fail(err, QINS_ERR_FORMAT, "tensor %s: its name is too long", p->name);
+    qins_status status = qins_st_writer_add(j->writer, item->encode ? name : p->name, qins_types[item->type].name,
+                                            p->n_dims, shape, qins_plan_plain_bytes(item), &index, err);
+    item->plain_index = (ptrdiff_t)index;
     return status;
 }
 
@@ -77,17 +81,19 @@ static qins_status declare_all(job *j, qins_error *err) {
     for (int pass = 0; pass < PASSES; pass++)
         for (size_t i = 0; i < j->plan.n_items; i++) {
             qins_plan_item *item = &j->plan.items[i];
-            int n_parts = item->encode ? QINS_PART_COUNT : 1;
-            for (int part = 0; part < n_parts; part++) {
+            qins_status status = QINS_OK;
+            for (int part = 0; item->encode && part < QINS_PART_COUNT && status == QINS_OK; part++) {
                 const qins_part_info *info = &item->parts[part];
-                uint64_t bytes = item->encode ? info->n_bytes : qins_plan_plain_bytes(item);
-                size_t number = !item->encode                                  ? qins_types[item->type].block_bytes
-                                : info->dtype != NULL && info->dtype[0] == 'F' ? 4
-                                                                               : 1;
-                if (number_bytes[pass] != (bytes % LINE == 0 ? 0 : number)) continue;
-                qins_status status = item->encode ? declare_part(j, item, part, err) : declare_plain(j, item, err);
-                if (status != QINS_OK) return status;
+                size_t number = info->dtype != NULL && info->dtype[0] == 'F' ? 4 : 1;
+                if (number_bytes[pass] == (info->n_bytes % LINE == 0 ? 0 : number))
+                    status = declare_part(j, item, part, err);
             }
+            bool plain = !item->encode || item->split.n_pieces > 0;
+            size_t number = qins_types[item->type].block_bytes;
+            if (plain && status == QINS_OK &&
+                number_bytes[pass] == (qins_plan_plain_bytes(item) % LINE == 0 ? 0 : number))
+                status = declare_plain(j, item, err);
+            if (status != QINS_OK) return status;
         }
     return QINS_OK;
 }
@@ -98,9 +104,10 @@ static json_t *make_metadata(const job *j) {
         const qins_plan_item *item = &j->plan.items[i];
         const qins_parameter *p = item->parameter;
         if (item->encode) {
-            qins_encoded_tensor t = {.n_rows = (size_t)p->shape[0],
+            qins_encoded_tensor t = {.n_rows = qins_plan_encoded_rows(item),
                                      .n_cols = (size_t)p->shape[1],
                                      .options = item->options,
+                                     .split = item->split,
                                      .source_bytes = qins_plan_source_bytes(p)};
             snprintf(t.source_dtype, sizeof t.source_dtype, "%s", qins_plan_source_dtype(p));
             json_object_set_new(tensors, p->name, qins_dir_entry(&t));
@@ -126,15 +133,21 @@ typedef struct sink_context {
     uint64_t values_before;
 } sink_context;
 
-static qins_status sink_put(void *context, qins_part part, uint64_t offset, const void *data, size_t n,
+/* Shared tables are written once. */
+static qins_status put_part(job *j, const qins_plan_item *item, int part, uint64_t offset, const void *data, size_t n,
                             qins_error *err) {
-    sink_context *s = context;
-    if (s->item->parts[part].shared) {
-        bool *written = &s->job->table_written[s->item->options.codec][s->item->options.bits];
+    if (item->parts[part].shared) {
+        bool *written = &j->table_written[item->options.codec][item->options.bits];
         if (*written) return QINS_OK;
         *written = true;
     }
-    return qins_st_writer_put(s->job->writer, (size_t)s->item->index[part], offset, data, n, err);
+    return qins_st_writer_put(j->writer, (size_t)item->index[part], offset, data, n, err);
+}
+
+static qins_status sink_put(void *context, qins_part part, uint64_t offset, const void *data, size_t n,
+                            qins_error *err) {
+    sink_context *s = context;
+    return put_part(s->job, s->item, (int)part, offset, data, n, err);
 }
 
 static bool report(const job *j) {
@@ -147,15 +160,23 @@ static bool sink_advance(void *context, size_t rows_done) {
     return report(s->job);
 }
 
-static void read_matrix_row(const void *context, size_t row, float *dst) {
-    qins_matrix_decode_rows(context, row, 1, dst);
+/* The encoded rows of a matrix: all of them, or those that the split names. */
+typedef struct encoded_rows {
+    const qins_matrix *matrix;
+    const qins_row_split *split;
+} encoded_rows;
+
+static void read_encoded_row(const void *context, size_t row, float *dst) {
+    const encoded_rows *rows = context;
+    if (rows->split->n_pieces > 0) row = qins_row_split_row(rows->split, true, row);
+    qins_matrix_decode_rows(rows->matrix, row, 1, dst);
 }
 
 /* How many codes occur and how many bits an ideal entropy coder would need: a table that does not suit the weights
  * shows here. */
 static void count_codes(job *j, const qins_plan_item *item, const uint64_t *histogram) {
     if (item->parameter->role != QINS_ROLE_LINEAR) return;
-    double n = (double)item->parameter->n_values;
+    double n = (double)qins_plan_encoded_rows(item) * (double)item->parameter->shape[1];
     for (size_t i = 0; i < QINS_MAX_LEVELS; i++) {
         if (histogram[i] == 0) continue;
         j->codes_used += 1;
@@ -171,14 +192,15 @@ static qins_status write_encoded(job *j, qins_plan_item *item, qins_error *err) 
     qins_status status = qins_weights_matrix(j->weights, p, &matrix, err);
     if (status != QINS_OK) return status;
     sink_context context = {j, item, j->values_done};
-    qins_row_source source = {read_matrix_row, &matrix};
+    encoded_rows rows = {&matrix, &item->split};
+    qins_row_source source = {read_encoded_row, &rows};
     qins_part_sink sink = {sink_put, &context, sink_advance};
     qins_encode_stats *stats = qins_alloc(1, sizeof *stats);
     if (stats == NULL) return qins_fail_memory(err, sizeof *stats, "statistics");
     bool done = false;
     if (j->rounded != NULL) status = qins_rounded_get(j->rounded, p->name, item->parts, &sink, stats, &done, err);
     if (status == QINS_OK && !done)
-        status = qins_encode(matrix.n_rows, matrix.n_cols, &source, &item->options, &sink, stats, err);
+        status = qins_encode(qins_plan_encoded_rows(item), matrix.n_cols, &source, &item->options, &sink, stats, err);
     j->sum_squares += stats->sum_squares;
     j->sum_squared_error += stats->sum_squared_error;
     count_codes(j, item, stats->histogram);
@@ -189,14 +211,28 @@ static qins_status write_encoded(job *j, qins_plan_item *item, qins_error *err) 
                              : qins_prefix(err, status, "%s: tensor %s", j->weights->checkpoint->path, p->name);
 }
 
-static qins_status write_raw(job *j, const qins_plan_item *item, qins_error *err) {
-    const qins_tensor *t = item->parameter->plain;
+static qins_status write_raw(job *j, ptrdiff_t index, const qins_tensor *t, qins_error *err) {
     qins_status status = QINS_OK;
     for (uint64_t done = 0; done < t->n_bytes && status == QINS_OK;) {
         size_t n = t->n_bytes - done < COPY_BYTES ? (size_t)(t->n_bytes - done) : COPY_BYTES;
-        status = qins_st_writer_put(j->writer, (size_t)item->index[0], done, t->data + done, n, err);
+        status = qins_st_writer_put(j->writer, (size_t)index, done, t->data + done, n, err);
         done += n;
     }
+    return status;
+}
+
+/* A matrix that stays encoded as it is. */
+static qins_status write_kept(job *j, const qins_plan_item *item, qins_error *err) {
+    const qins_encoded_tensor *t = item->parameter->encoded;
+    qins_status status = QINS_OK;
+    for (int part = 0; part < QINS_PART_COUNT && status == QINS_OK; part++) {
+        if (t->parts[part] == NULL) continue;
+        status = item->parts[part].shared
+                     ? put_part(j, item, part, 0, t->parts[part]->data, (size_t)t->parts[part]->n_bytes, err)
+                     : write_raw(j, item->index[part], t->parts[part], err);
+    }
+    if (status == QINS_OK && t->rest != NULL) status = write_raw(j, item->plain_index, t->rest, err);
+    j->result.n_encoded++;
     return status;
 }
 
@@ -213,10 +249,12 @@ static size_t store_row(qins_type type, const float *row, size_t n, uint8_t *out
     return n * sizeof(uint16_t);
 }
 
+/* A plain tensor in another form, or the plain rows of a matrix: those are always [outputs][inputs]. */
 static qins_status write_converted(job *j, const qins_plan_item *item, qins_error *err) {
     const qins_parameter *p = item->parameter;
-    bool matrix = p->n_dims == 2 && !p->conv1d;
+    bool split = item->split.n_pieces > 0, matrix = split || (p->n_dims == 2 && !p->conv1d);
     size_t rows = matrix ? (size_t)p->shape[0] : 1, cols = rows > 0 ? (size_t)p->n_values / rows : 0;
+    if (split) rows = item->split.n_plain;
     float *row = qins_alloc(2 * cols, sizeof *row), *vector = NULL;
     qins_matrix m;
     qins_status status = row == NULL ? qins_fail_memory(err, 2 * cols * sizeof *row, "a row") : QINS_OK;
@@ -226,11 +264,11 @@ static qins_status write_converted(job *j, const qins_plan_item *item, qins_erro
     uint64_t offset = 0;
     for (size_t r = 0; r < rows && status == QINS_OK; r++) {
         if (matrix)
-            qins_matrix_decode_rows(&m, r, 1, row);
+            qins_matrix_decode_rows(&m, split ? qins_row_split_row(&item->split, false, r) : r, 1, row);
         else
             memcpy(row, vector, cols * sizeof *row);
         size_t n = store_row(item->type, row, cols, (uint8_t *)(row + cols));
-        status = qins_st_writer_put(j->writer, (size_t)item->index[0], offset, row + cols, n, err);
+        status = qins_st_writer_put(j->writer, (size_t)item->plain_index, offset, row + cols, n, err);
         offset += n;
     }
     free(vector);
@@ -242,9 +280,11 @@ static qins_status write_tensors(job *j, qins_error *err) {
     for (size_t i = 0; i < j->plan.n_items; i++) {
         qins_plan_item *item = &j->plan.items[i];
         uint64_t before = j->values_done;
-        qins_status status = item->encode    ? write_encoded(j, item, err)
+        qins_status status = item->keep      ? write_kept(j, item, err)
+                             : item->encode  ? write_encoded(j, item, err)
                              : item->convert ? write_converted(j, item, err)
-                                             : write_raw(j, item, err);
+                                             : write_raw(j, item->plain_index, item->parameter->plain, err);
+        if (status == QINS_OK && item->split.n_pieces > 0 && !item->keep) status = write_converted(j, item, err);
         if (status != QINS_OK) return status;
         qins_parameter_release(item->parameter);
         j->values_done = before + item->parameter->n_values;
@@ -276,7 +316,7 @@ static void summarize(job *j) {
         const qins_plan_item *item = &j->plan.items[i];
         r->source_bytes += qins_plan_source_bytes(item->parameter);
         if (!item->encode) continue;
-        values += (double)item->parameter->n_values;
+        values += (double)qins_plan_encoded_rows(item) * (double)item->parameter->shape[1];
         for (int p = 0; p < QINS_PART_COUNT; p++) {
             bool *seen = &counted[item->options.codec][item->options.bits];
             if (item->parts[p].shared && *seen) continue;
@@ -293,12 +333,33 @@ static void summarize(job *j) {
     r->rel_mse = j->sum_squares > 0 ? j->sum_squared_error / j->sum_squares : 0;
 }
 
+/* Names, sizes and places of all tensors, and the metadata. */
+static qins_status lay_out(job *j, json_t **metadata, qins_error *err) {
+    for (size_t c = 0; c < 5; c++)
+        for (size_t b = 0; b <= QINS_MAX_BITS; b++)
+            j->shared_tables[c][b] = NO_INDEX;
+    qins_status status = qins_st_writer_new(true, &j->writer, err);
+    if (status == QINS_OK) status = declare_all(j, err);
+    if (status == QINS_OK && (*metadata = make_metadata(j)) == NULL) status = qins_fail_memory(err, 0, "metadata");
+    return status;
+}
+
+qins_status qins_compress_lay_out(const qins_compress_options *options, qins_weights *weights, qins_plan *plan,
+                                  qins_compress_layout *layout, qins_error *err) {
+    job j = {.options = options, .weights = weights, .plan = *plan};
+    json_t *metadata = NULL;
+    qins_status status = lay_out(&j, &metadata, err);
+    if (status == QINS_OK) status = qins_st_writer_lay_out(j.writer, metadata, &layout->header_bytes, err);
+    if (status == QINS_OK) layout->tensor_bytes = qins_st_writer_tensor_bytes(j.writer);
+    qins_st_writer_free(j.writer);
+    json_decref(metadata);
+    return status;
+}
+
 static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     json_t *metadata = NULL, *config = NULL, *manifest = NULL;
     uint64_t header_bytes = 0, header_hash = 0;
-    qins_status status = qins_st_writer_new(true, &j->writer, err);
-    if (status == QINS_OK) status = declare_all(j, err);
-    if (status == QINS_OK && (metadata = make_metadata(j)) == NULL) status = qins_fail_memory(err, 0, "metadata");
+    qins_status status = lay_out(j, &metadata, err);
     if (status == QINS_OK)
         status = qins_st_writer_begin(j->writer, qins_outdir_temp(out), QINS_WEIGHTS_NAME, metadata, err);
     if (status == QINS_OK) status = write_tensors(j, err);
@@ -316,10 +377,11 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
         status = qins_fail_memory(err, 0, "config.json");
     if (status == QINS_OK) status = qins_write_side_files(j->weights->checkpoint, out, config, NULL, err);
     if (status == QINS_OK) status = qins_dir_manifest(qins_outdir_temp(out), header_bytes, header_hash, &manifest, err);
-    if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
     if (status == QINS_OK) summarize(j);
     if (status == QINS_OK)
-        status = qins_receipt_write(out, j->weights->checkpoint, config, j->options, &j->result, j->errors, err);
+        status =
+            qins_receipt_write(out, j->weights->checkpoint, config, manifest, j->options, &j->result, j->errors, err);
+    if (status == QINS_OK) status = qins_write_json(out, QINS_MANIFEST_NAME, manifest, err);
     json_decref(metadata);
     json_decref(config);
     json_decref(manifest);
@@ -331,7 +393,7 @@ void qins_compress_defaults(qins_compress_options *o) {
     qins_encode_defaults(&o->linear);
 }
 
-static qins_status check_options(const qins_compress_options *o, qins_error *err) {
+qins_status qins_compress_check_options(const qins_compress_options *o, qins_error *err) {
     qins_encode_options linear = o->linear;
     int max_embed_bits = linear.codec == QINS_CODEC_LOG ? 9 : 8;
     if (o->embed_bits != 0 && (o->embed_bits < QINS_MIN_BITS || o->embed_bits > max_embed_bits))
@@ -378,11 +440,8 @@ static bool is_lossless(const job *j) {
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
     job j = {.options = options, .errors = json_object()};
-    for (size_t c = 0; c < 5; c++)
-        for (size_t b = 0; b <= QINS_MAX_BITS; b++)
-            j.shared_tables[c][b] = NO_INDEX;
     qins_outdir *out = NULL;
-    qins_status status = check_options(options, err);
+    qins_status status = qins_compress_check_options(options, err);
     if (status == QINS_OK) status = open_source(&j, model_path, err);
     if (status == QINS_OK) status = qins_plan_make(options, j.weights, &j.plan, err);
     for (size_t i = 0; status == QINS_OK && i < j.plan.n_items; i++)

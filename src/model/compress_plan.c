@@ -4,10 +4,18 @@
 #include "model/targets.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+size_t qins_plan_encoded_rows(const qins_plan_item *item) {
+    if (!item->encode) return 0;
+    return item->split.n_pieces > 0 ? item->split.n_encoded : (size_t)item->parameter->shape[0];
+}
 
 uint64_t qins_plan_plain_bytes(const qins_plan_item *item) {
     const qins_type_info *type = &qins_types[item->type];
-    return item->parameter->n_values / type->block_values * type->block_bytes;
+    uint64_t n_values = item->parameter->n_values;
+    if (item->encode) n_values = item->split.n_plain * item->parameter->shape[1];
+    return n_values / type->block_values * type->block_bytes;
 }
 
 const char *qins_plan_source_dtype(const qins_parameter *p) {
@@ -25,6 +33,7 @@ uint64_t qins_plan_source_bytes(const qins_parameter *p) {
     for (int i = 0; i < QINS_PART_COUNT; i++)
         if (p->encoded->parts[i] != NULL && !(i == QINS_PART_TABLE && has_shared_table(p->encoded)))
             n += p->encoded->parts[i]->n_bytes;
+    if (p->encoded->rest != NULL) n += p->encoded->rest->n_bytes;
     return n;
 }
 
@@ -49,7 +58,7 @@ uint64_t qins_plan_encoded_bytes(const qins_plan_item *item) {
 
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
     item->options.bits = bits;
-    return qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &item->options,
+    return qins_encode_parts(qins_plan_encoded_rows(item), (size_t)item->parameter->shape[1], &item->options,
                              item->parts, err);
 }
 
@@ -57,34 +66,50 @@ static bool is_plain_number(qins_type type) {
     return qins_types[type].block_values == 1;
 }
 
+/* What plain values, if any, are written as. */
 static void plan_plain(qins_plan_item *item) {
     const qins_parameter *p = item->parameter;
-    item->encode = false;
     item->type = p->plain != NULL && is_plain_number(p->plain->type) ? p->plain->type : QINS_TYPE_F32;
     item->convert = p->plain == NULL || p->plain->type != item->type || !qins_tensor_is_verbatim(p->plain) ||
                     p->conv1d != p->transposed;
 }
 
-static qins_status plan_parameter(const qins_compress_options *o, const qins_targets *targets, const qins_parameter *p,
-                                  qins_plan_item *item, qins_error *err) {
-    *item = (qins_plan_item){.parameter = p, .options = o->linear};
+/* An encoded matrix that is not to be encoded anew. */
+static qins_status plan_kept(qins_plan_item *item, qins_error *err) {
+    const qins_encoded_tensor *t = item->parameter->encoded;
+    item->encode = item->keep = true;
+    item->options = t->options;
+    qins_status status = qins_encode_parts(t->n_rows, t->n_cols, &item->options, item->parts, err);
+    if (status != QINS_OK || t->rest == NULL) return status;
+    item->type = t->rest->type;
+    item->split = t->split;
+    item->split.pieces = qins_alloc(t->split.n_pieces, sizeof *item->split.pieces);
+    if (item->split.pieces == NULL) return qins_fail_memory(err, t->split.n_pieces, "ranges of rows");
+    memcpy(item->split.pieces, t->split.pieces, t->split.n_pieces * sizeof *t->split.pieces);
+    return QINS_OK;
+}
+
+static qins_status plan_parameter(const qins_compress_options *o, const qins_hparams *h, const qins_targets *targets,
+                                  const qins_parameter *p, qins_plan_item *item, qins_error *err) {
+    *item = (qins_plan_item){.parameter = p, .options = o->linear, .plain_index = -1};
     for (int i = 0; i < QINS_PART_COUNT; i++)
         item->index[i] = -1;
     bool table = p->role == QINS_ROLE_EMBEDDING || p->role == QINS_ROLE_HEAD;
-    bool encode = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2 &&
-                  (table ? o->embed_bits > 0 : p->role == QINS_ROLE_LINEAR && qins_targets_match(targets, p));
-    if (!encode) {
-        plan_plain(item);
-        return QINS_OK;
-    }
+    bool codec = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2;
+    qins_selection selection = codec && table && o->embed_bits > 0 ? QINS_SELECT_ALL : QINS_SELECT_NONE;
+    qins_status status = QINS_OK;
+    plan_plain(item);
+    if (codec && p->role == QINS_ROLE_LINEAR)
+        status = qins_targets_select(targets, h, p, &selection, &item->split, err);
+    if (status != QINS_OK) return status;
+    if (selection == QINS_SELECT_NONE) return p->encoded != NULL ? plan_kept(item, err) : QINS_OK;
     if (table) {
         item->options.bits = o->embed_bits;
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
-    qins_status status = qins_encode_resolve(&item->options, err);
-    if (status == QINS_OK)
-        status = qins_encode_parts((size_t)p->shape[0], (size_t)p->shape[1], &item->options, item->parts, err);
+    status = qins_encode_resolve(&item->options, err);
+    if (status == QINS_OK) status = qins_plan_set_bits(item, item->options.bits, err);
     return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
 }
 
@@ -98,7 +123,7 @@ static qins_status plan_parameters(const qins_compress_options *o, const qins_we
     for (size_t i = 0; i < w->n_parameters && status == QINS_OK; i++) {
         const qins_parameter *p = &w->parameters[i];
         if (p->role == QINS_ROLE_HEAD && w->hparams.tied_head) continue; /* a second copy of the embedding */
-        status = plan_parameter(o, targets, p, &plan->items[plan->n_items++], err);
+        status = plan_parameter(o, &w->hparams, targets, p, &plan->items[plan->n_items++], err);
     }
     qins_targets_free(targets);
     if (status != QINS_OK) return status;
@@ -106,7 +131,7 @@ static qins_status plan_parameters(const qins_compress_options *o, const qins_we
     const char *example = "?";
     for (size_t i = 0; i < plan->n_items; i++) {
         if (plan->items[i].parameter->role != QINS_ROLE_LINEAR) continue;
-        linears += plan->items[i].encode;
+        linears += plan->items[i].encode && !plan->items[i].keep;
         example = plan->items[i].parameter->name;
     }
     if (linears == 0 && o->linear.codec != QINS_CODEC_NONE)
@@ -120,16 +145,15 @@ static double bpw_at(const qins_plan *plan, int bits) {
     double stored = 0, values = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
-        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        if (!item->encode || item->keep || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
         qins_encode_options options = item->options;
         options.bits = bits;
         qins_part_info parts[QINS_PART_COUNT];
-        if (qins_encode_parts((size_t)item->parameter->shape[0], (size_t)item->parameter->shape[1], &options, parts,
-                              NULL) != QINS_OK)
-            continue;
+        if (qins_encode_parts(n_rows, n_cols, &options, parts, NULL) != QINS_OK) continue;
         for (int p = 0; p < QINS_PART_COUNT; p++)
             stored += parts[p].shared ? 0 : (double)parts[p].n_bytes;
-        values += (double)item->parameter->n_values;
+        values += (double)n_rows * (double)n_cols;
     }
     return 8.0 * stored / values;
 }
@@ -145,7 +169,7 @@ static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, 
                          bpw_at(plan, QINS_MIN_BITS));
     for (size_t i = 0; i < plan->n_items; i++) {
         qins_plan_item *item = &plan->items[i];
-        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        if (!item->encode || item->keep || item->parameter->role != QINS_ROLE_LINEAR) continue;
         qins_status status = qins_plan_set_bits(item, bits, err);
         if (status != QINS_OK) return status;
     }
@@ -159,6 +183,8 @@ qins_status qins_plan_make(const qins_compress_options *o, const qins_weights *w
 }
 
 void qins_plan_free(qins_plan *plan) {
+    for (size_t i = 0; i < plan->n_items; i++)
+        qins_row_split_free(&plan->items[i].split);
     free(plan->items);
     *plan = (qins_plan){0};
 }

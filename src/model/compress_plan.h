@@ -7,10 +7,13 @@
 /* What happens to one parameter. */
 typedef struct qins_plan_item {
     const qins_parameter *parameter;
-    bool encode;
+    bool encode;          /* all of it, or the encoded rows of `split` */
+    bool keep;            /* it is encoded already and is copied */
+    qins_row_split split; /* owned; no pieces: not split */
     qins_encode_options options;
     qins_part_info parts[QINS_PART_COUNT];
-    ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; plain tensors use index[0]; -1 for none */
+    ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; -1 for none */
+    ptrdiff_t plain_index;            /* of the plain tensor or the plain rows */
     bool convert;   /* plain, but not in a form safetensors holds: becomes F32 or is put in row order */
     qins_type type; /* plain: what is written */
 } qins_plan_item;
@@ -27,7 +30,9 @@ void qins_plan_free(qins_plan *plan);
 /* Gives an encoded item another width. */
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err);
 
-/* Bytes of a plain item as it is written. */
+/* Rows of a matrix that are encoded. */
+size_t qins_plan_encoded_rows(const qins_plan_item *item);
+/* Bytes of a plain item, or of the plain rows, as they are written; 0 when all is encoded. */
 uint64_t qins_plan_plain_bytes(const qins_plan_item *item);
 /* Bytes of codes, scales and what else belongs to an encoded item alone. */
 uint64_t qins_plan_encoded_bytes(const qins_plan_item *item);
@@ -36,5 +41,18 @@ uint64_t qins_plan_source_bytes(const qins_parameter *parameter);
 const char *qins_plan_source_dtype(const qins_parameter *parameter);
 /* Tensor bytes of the source that shared tables take. */
 uint64_t qins_plan_shared_source_bytes(const qins_plan *plan);
+
+/* ---- compress.c ---- */
+
+qins_status qins_compress_check_options(const qins_compress_options *options, qins_error *err);
+
+/* The weight file that a plan leads to. */
+typedef struct qins_compress_layout {
+    uint64_t tensor_bytes, header_bytes;
+} qins_compress_layout;
+
+/* Sets the places of the plan's tensors and nothing else: no file is made. */
+qins_status qins_compress_lay_out(const qins_compress_options *options, qins_weights *weights, qins_plan *plan,
+                                  qins_compress_layout *layout, qins_error *err);
 
 #endif

@@ -20,7 +20,7 @@ static void attention_block(qins_session *s, const qins_batch *batch, const qins
     qins_qkv_view view = qins_qkv_view_of(h);
     bool rotate = !h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
     const qins_rope *rope = &s->rope[(layer->flags & QINS_LAYER_SLIDING) != 0];
-    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
+    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared, .rows = s->rows};
     const qins_affine_output qkv[] = {{&layer->qkv, s->qkv, view.row},
                                       {&layer->q, s->qkv + view.q_offset, view.row},
                                       {&layer->k, s->qkv + view.k_offset, view.row},
@@ -36,7 +36,7 @@ static void attention_block(qins_session *s, const qins_batch *batch, const qins
 static void dense_mlp_block(qins_session *s, const qins_layer *layer, size_t n) {
     const qins_hparams *h = &s->model->weights->hparams;
     size_t inner = h->intermediate_size;
-    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
+    qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared, .rows = s->rows};
     if (layer->gate.present || layer->gate_up.present) {
         const qins_affine_output gate_up[] = {{&layer->gate, s->gate_up, 2 * inner},
                                               {&layer->up, s->gate_up + inner, 2 * inner},

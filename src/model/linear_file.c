@@ -93,7 +93,8 @@ static int compare_tensors(const void *a, const void *b) {
 
 static qins_status copy_parts(const qins_checkpoint *c, const qins_dir *dir, qins_linear **out, qins_error *err) {
     const qins_encoded_tensor *t = dir != NULL ? qins_dir_find(dir, WEIGHT) : NULL;
-    if (t == NULL) return qins_fail(err, QINS_ERR_FORMAT, "%s: expected a linear that qins saved", c->path);
+    if (t == NULL || t->split.n_pieces > 0)
+        return qins_fail(err, QINS_ERR_FORMAT, "%s: expected a linear that qins saved", c->path);
     const qins_tensor *bias = qins_checkpoint_find(c, BIAS);
     if (bias != NULL && (bias->type != QINS_TYPE_F32 || bias->n_values != t->n_rows))
         return qins_fail(err, QINS_ERR_FORMAT, "%s: bias: expected %zu values of F32", c->path, t->n_rows);

@@ -194,6 +194,10 @@ static void summarize(qins_model *m) {
         uint64_t bytes = p->plain != NULL ? p->plain->n_bytes : 0;
         for (int part = 0; p->encoded != NULL && part < QINS_PART_COUNT; part++)
             bytes += p->encoded->parts[part] != NULL ? p->encoded->parts[part]->n_bytes : 0;
+        if (p->encoded != NULL && p->encoded->rest != NULL) {
+            bytes += p->encoded->rest->n_bytes;
+            m->has_splits = true;
+        }
         if (p->role == QINS_ROLE_LINEAR && p->slot >= QINS_SLOT_EXPERT_GATE && p->slot < QINS_SLOT_COUNT)
             expert_bytes += bytes;
         else

@@ -42,6 +42,7 @@ struct qins_model {
     qins_layer *layers;
     char codec[32];
     uint64_t bytes_per_token;
+    bool has_splits; /* matrices of which only some rows are encoded */
 };
 
 /* Where q, k and v of a head lie in a row of the projections' output. */
@@ -125,6 +126,7 @@ typedef struct qins_input {
     size_t n_cols, n_tokens;
     float *prepared;       /* scratch: n_tokens * qins_prepared_row(n_cols) floats, 64-byte aligned */
     bool floats_only;      /* `prepared` has room for n_tokens * n_cols floats only, and the arithmetic is FP32 */
+    float *rows;           /* scratch [n_tokens][rows of a part] for matrices of two parts */
     const float *rotation; /* signs that `vectors` were rotated with */
     bool ready;            /* `vectors` were made */
     qins_vectors vectors;

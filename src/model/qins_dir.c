@@ -19,7 +19,22 @@ bool qins_part_name(const char *tensor_name, const qins_encode_options *options,
     return n > 0 && (size_t)n < size;
 }
 
+bool qins_rest_name(const char *tensor_name, char *name, size_t size) {
+    int n = snprintf(name, size, "%s.rest", tensor_name);
+    return n > 0 && (size_t)n < size;
+}
+
 /* ---- entries ---- */
+
+/* [[begin, end], ...] of the encoded rows. */
+static json_t *encoded_rows(const qins_row_split *split) {
+    json_t *rows = json_array();
+    for (size_t i = 0; i < split->n_pieces; i++)
+        if (split->pieces[i].encoded)
+            json_array_append_new(
+                rows, json_pack("[I, I]", (json_int_t)split->pieces[i].begin, (json_int_t)split->pieces[i].end));
+    return rows;
+}
 
 json_t *qins_dir_entry(const qins_encoded_tensor *t) {
     const qins_encode_options *o = &t->options;
@@ -30,6 +45,7 @@ json_t *qins_dir_entry(const qins_encoded_tensor *t) {
     if (entry == NULL) return NULL;
     if (o->scale == QINS_SCALE_GROUP) json_object_set_new(entry, "group_size", json_integer((json_int_t)o->group_size));
     if (o->rotate == QINS_ON) json_object_set_new(entry, "rotation_seed", json_integer((json_int_t)o->rotation_seed));
+    if (t->split.n_pieces > 0) json_object_set_new(entry, "rows", encoded_rows(&t->split));
     return entry;
 }
 
@@ -68,6 +84,37 @@ static qins_status parse_entry(const char *path, const char *name, const json_t 
                               .group_size = json_integer_value(group) > 0 ? (size_t)json_integer_value(group) : 0};
     qins_status status = qins_encode_resolve(&t->options, err);
     return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "%s: tensor %s", path, name);
+}
+
+/* The plain rows of a matrix that is encoded in part, when its entry says so. */
+static qins_status find_rest(const qins_checkpoint *c, const json_t *rows, qins_encoded_tensor *t, qins_error *err) {
+    if (rows == NULL) return QINS_OK;
+    char name[NAME_SIZE];
+    t->rest = qins_rest_name(t->name, name, sizeof name) ? qins_checkpoint_find(c, name) : NULL;
+    if (t->rest == NULL)
+        return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected its other rows as \"%s.rest\", found none",
+                         c->path, t->name, t->name);
+    bool number = t->rest->type == QINS_TYPE_F32 || t->rest->type == QINS_TYPE_F16 || t->rest->type == QINS_TYPE_BF16;
+    size_t n = json_array_size(rows), total;
+    if (t->rest->n_dims != 2 || t->rest->shape[0] == 0 || t->rest->shape[1] != t->n_cols || !number ||
+        !qins_add_size(t->n_rows, (size_t)t->rest->shape[0], &total))
+        return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected rows of %zu columns in F32, F16 or BF16",
+                         c->path, name, t->n_cols);
+    qins_row_range *ranges = qins_alloc(n, sizeof *ranges);
+    if (ranges == NULL) return qins_fail_memory(err, n * sizeof *ranges, "ranges of rows");
+    bool valid = n > 0;
+    for (size_t i = 0; i < n && valid; i++) {
+        json_int_t begin = -1, end = -1;
+        valid = json_unpack(json_array_get(rows, i), "[I, I!]", &begin, &end) == 0 && begin >= 0 && end > begin;
+        ranges[i] = (qins_row_range){(size_t)begin, (size_t)end};
+    }
+    qins_status status = valid ? qins_row_split_new(total, ranges, n, &t->split, err)
+                               : qins_fail(err, QINS_ERR_FORMAT, "its \"rows\" are not pairs of row numbers");
+    free(ranges);
+    if (status == QINS_OK && t->split.n_encoded != t->n_rows)
+        status = qins_fail(err, QINS_ERR_FORMAT, "expected %zu encoded rows, found %zu in \"rows\"", t->n_rows,
+                           t->split.n_encoded);
+    return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "%s: tensor %s", c->path, t->name);
 }
 
 /* Finds the tensors of the parts and checks dtype, shape and alignment: from here on sizes can be relied on. */
@@ -122,6 +169,7 @@ static qins_status parse_metadata(const qins_checkpoint *c, const json_t *meta, 
         qins_encoded_tensor *t = &dir->tensors[dir->n_tensors++];
         qins_status status = parse_entry(c->path, name, entry, t, err);
         if (status == QINS_OK) status = find_parts(c, t, err);
+        if (status == QINS_OK) status = find_rest(c, json_object_get(entry, "rows"), t, err);
         if (status != QINS_OK) return status;
     }
     qsort(dir->tensors, dir->n_tensors, sizeof *dir->tensors, compare_encoded);
@@ -300,8 +348,10 @@ qins_status qins_dir_read(qins_checkpoint *c, bool check, const qins_load_progre
 
 void qins_dir_free(qins_dir *dir) {
     if (dir == NULL) return;
-    for (size_t i = 0; i < dir->n_tensors; i++)
+    for (size_t i = 0; i < dir->n_tensors; i++) {
         free(dir->tensors[i].name);
+        qins_row_split_free(&dir->tensors[i].split);
+    }
     free(dir->tensors);
     json_decref(dir->sources);
     json_decref(dir->coded);

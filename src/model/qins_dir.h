@@ -5,6 +5,7 @@
 
 #include "codec/codec.h"
 #include "format/checkpoint.h"
+#include "kernel/row_split.h"
 
 #define QINS_MANIFEST_NAME "qins_manifest.json"
 #define QINS_WEIGHTS_NAME  "model.safetensors"
@@ -16,6 +17,10 @@ typedef struct qins_encoded_tensor {
     size_t n_rows, n_cols;
     qins_encode_options options;
     const qins_tensor *parts[QINS_PART_COUNT]; /* NULL where the storage has none */
+    /* Of a fused matrix, when only some of its rows are encoded (n_rows of them): the others, as [rows][n_cols], and
+     * where which are. */
+    const qins_tensor *rest;
+    qins_row_split split;
     char source_dtype[16];
     uint64_t source_bytes;
 } qins_encoded_tensor;
@@ -44,6 +49,8 @@ qins_status qins_dir_read_tensors(qins_checkpoint *checkpoint, bool check, const
                                   qins_dir **dir, qins_error *err);
 void qins_dir_free(qins_dir *dir);
 const qins_encoded_tensor *qins_dir_find(const qins_dir *dir, const char *name);
+/* Name of the plain rows of a split matrix: "X.weight" + ".rest". False when it does not fit. */
+bool qins_rest_name(const char *tensor_name, char *name, size_t size);
 /* Name of a part's tensor: "X.weight" + ".codes"; shared tables "qins.table.gauss.4". False when it does not fit. */
 bool qins_part_name(const char *tensor_name, const qins_encode_options *options, qins_part part, bool shared,
                     char *name, size_t size);

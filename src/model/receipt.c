@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "model/receipt.h"
 
+#include "model/side_files.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { MAX_RECEIPT = 256 << 20, HEX_128 = 33, SEAL_DIGITS = 16 };
+enum { MAX_RECEIPT = 256 << 20, HEX_128 = 33, SEAL_DIGITS = 16, HASHED_AT_ONCE = 16 << 20 };
 #define SEAL_NAME "\"xxh3_64\""
 
 static const char *base_name(const char *path) {
@@ -32,7 +34,19 @@ static qins_status hash_file(const qins_weight_file *file, json_t *files, qins_e
     qins_map map;
     qins_status status = qins_map_open(file->path, &map, err);
     if (status != QINS_OK) return status;
-    XXH128_hash_t hash = XXH3_128bits(map.data, map.size);
+    XXH3_state_t *state = XXH3_createState();
+    if (state == NULL || XXH3_128bits_reset(state) != XXH_OK) {
+        XXH3_freeState(state);
+        qins_map_close(&map);
+        return qins_fail_memory(err, 0, "a receipt");
+    }
+    for (size_t at = 0; at < map.size; at += HASHED_AT_ONCE) { /* so that a large file never is resident as a whole */
+        size_t n = qins_min_size(HASHED_AT_ONCE, map.size - at);
+        XXH3_128bits_update(state, map.data + at, n);
+        qins_map_release(map.data + at, n);
+    }
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
     char hex[HEX_128];
     snprintf(hex, sizeof hex, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
     json_t *entry =
@@ -83,22 +97,26 @@ static qins_status calibration(const qins_compress_options *o, const qins_compre
 }
 
 qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *checkpoint, json_t *config,
-                               const qins_compress_options *options, const qins_compress_result *r, json_t *tensors,
-                               qins_error *err) {
-    char manifest[17], *text = NULL;
+                               const json_t *manifest, const qins_compress_options *options,
+                               const qins_compress_result *r, json_t *tensors, qins_error *err) {
+    char hash[17], *text = NULL;
     size_t n_bytes = 0;
     json_t *source = NULL, *calibrated = NULL, *receipt = NULL;
     qins_status status = qins_receipt_source(checkpoint, &source, err);
     if (status == QINS_OK) status = calibration(options, r, &calibrated, err);
-    if (status == QINS_OK) status = qins_receipt_manifest_hash(qins_outdir_temp(out), manifest, err);
+    if (status == QINS_OK && (text = qins_json_file_text(manifest, &n_bytes)) == NULL)
+        status = qins_fail_memory(err, 0, "the manifest");
     if (status == QINS_OK) {
+        qins_receipt_hash_text(text, n_bytes, hash);
+        free(text);
+        text = NULL;
         json_t *sizes = json_pack("{s:I, s:I, s:f, s:f}", "source_bytes", (json_int_t)r->source_bytes, "stored_bytes",
                                   (json_int_t)r->stored_bytes, "bpw", r->bpw, "rel_mse", r->rel_mse);
         json_t *made =
             json_pack("{s:s, s:O, s:O, s:O, s:o, s:O}", "writer", "qins " QINS_VERSION_STRING, "source", source,
                       "options", config, "calibration", calibrated, "sizes", sizes, "tensors", tensors);
         receipt = json_pack("{s:s, s:i, s:s, s:o, s:[]}", "format", "qins receipt", "version", QINS_RECEIPT_VERSION,
-                            "manifest_xxh3_64", manifest, "compress", made, "fidelity");
+                            "manifest_xxh3_64", hash, "compress", made, "fidelity");
         if (receipt == NULL) status = qins_fail_memory(err, 0, "a receipt");
     }
     if (status == QINS_OK) status = qins_receipt_seal(receipt, &text, &n_bytes, err);

@@ -19,9 +19,9 @@ qins_status qins_receipt_source(const qins_checkpoint *checkpoint, json_t **sour
 /* Entry of one encoded matrix: {"codec", "bits", "bytes", "rel_mse"}. */
 json_t *qins_receipt_tensor(const qins_encode_options *options, uint64_t n_bytes, const qins_encode_stats *stats);
 
-/* Writes the receipt of a directory whose manifest is written. config: the quantization_config; tensors: name ->
+/* Writes the receipt of a directory that will have this manifest. config: the quantization_config; tensors: name ->
  * qins_receipt_tensor. options: NULL without calibration. */
-qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *source, json_t *config,
+qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *source, json_t *config, const json_t *manifest,
                                const qins_compress_options *options, const qins_compress_result *result,
                                json_t *tensors, qins_error *err);
 

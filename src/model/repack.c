@@ -91,7 +91,7 @@ qins_status qins_repack(const qins_checkpoint *c, const qins_dir *contents, bool
         if (status == QINS_OK && result->n_encoded > 0)
             status = carry_receipt(c->path, out, config, result->stored_bytes, err);
         else if (status == QINS_OK)
-            status = qins_receipt_write(out, c, config, NULL, result, written.coded, err);
+            status = qins_receipt_write(out, c, config, manifest, NULL, result, written.coded, err);
     }
     json_decref(written.coded);
     json_decref(manifest);

@@ -36,6 +36,7 @@ qins_status qins_session_new_with(const qins_model *m, const qins_session_option
     } buffers[] = {{&s->x, h->hidden_size},
                    {&s->normed, h->hidden_size},
                    {&s->prepared, qins_prepared_row(widest)},
+                   {&s->rows, m->has_splits ? qins_max_size(qins_qkv_view_of(h).row, 2 * h->intermediate_size) : 0},
                    {&s->qkv, qins_qkv_view_of(h).row},
                    {&s->heads, heads},
                    {&s->inner, h->intermediate_size},
@@ -67,7 +68,7 @@ void qins_session_free(qins_session *s) {
     for (size_t i = 0; i < 2; i++)
         qins_rope_free(&s->rope[i]);
     qins_expert_scratch_free(&s->experts);
-    float *buffers[] = {s->x, s->normed, s->prepared, s->qkv, s->heads, s->inner, s->gate_up, s->delta};
+    float *buffers[] = {s->x, s->normed, s->prepared, s->rows, s->qkv, s->heads, s->inner, s->gate_up, s->delta};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);

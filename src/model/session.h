@@ -21,6 +21,7 @@ struct qins_session {
     float *x;        /* residual stream [QINS_BATCH][hidden] */
     float *normed;   /* [QINS_BATCH][hidden] */
     float *prepared; /* the input of a matrix, rotated and quantised [QINS_BATCH][qins_prepared_row(widest)] */
+    float *rows;     /* outputs of one part of a matrix of two [QINS_BATCH][widest]; empty when the model has none */
     float *qkv;      /* [QINS_BATCH][qkv row] */
     float *heads;    /* attention output [QINS_BATCH][n_heads*head_dim] */
     float *inner;    /* [QINS_BATCH][intermediate] */

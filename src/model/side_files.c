@@ -20,12 +20,19 @@ static const char *const copied[] = {"tokenizer.json",
                                      "tokenizer.model",
                                      "LICENSE"};
 
-qins_status qins_write_json(qins_outdir *out, const char *name, const json_t *json, qins_error *err) {
+char *qins_json_file_text(const json_t *json, size_t *n_bytes) {
     char *text = json_dumps(json, JSON_INDENT(2));
+    if (text == NULL) return NULL;
+    *n_bytes = strlen(text) + 1;
+    text[*n_bytes - 1] = '\n'; /* in place of the NUL */
+    return text;
+}
+
+qins_status qins_write_json(qins_outdir *out, const char *name, const json_t *json, qins_error *err) {
+    size_t n;
+    char *text = qins_json_file_text(json, &n);
     if (text == NULL) return qins_fail_memory(err, 0, name);
-    size_t n = strlen(text);
-    text[n] = '\n'; /* in place of the NUL */
-    qins_status status = qins_outdir_write(out, name, text, n + 1, err);
+    qins_status status = qins_outdir_write(out, name, text, n, err);
     free(text);
     return status;
 }

@@ -9,6 +9,8 @@
 qins_status qins_write_side_files(const qins_checkpoint *checkpoint, qins_outdir *out, json_t *quantization,
                                   const char *dtype, qins_error *err);
 /* Writes a JSON document, indented. */
+/* What qins_write_json puts into a file; freed with free(). NULL when out of memory. */
+char *qins_json_file_text(const json_t *json, size_t *n_bytes);
 qins_status qins_write_json(qins_outdir *out, const char *name, const json_t *json, qins_error *err);
 
 #endif

@@ -23,7 +23,7 @@ static void swap_dimensions(uint64_t *shape) {
 static qins_status list_parameters(qins_weights *w, qins_error *err) {
     const qins_checkpoint *c = w->checkpoint;
     size_t n_encoded = w->dir != NULL ? w->dir->n_tensors : 0, n_parts = 0;
-    const qins_tensor **parts = qins_alloc(n_encoded * QINS_PART_COUNT, sizeof *parts);
+    const qins_tensor **parts = qins_alloc(n_encoded * (QINS_PART_COUNT + 1), sizeof *parts);
     w->parameters = qins_alloc(c->n_tensors + n_encoded, sizeof *w->parameters);
     if (parts == NULL || w->parameters == NULL) {
         free(parts);
@@ -33,11 +33,10 @@ static qins_status list_parameters(qins_weights *w, qins_error *err) {
         const qins_encoded_tensor *t = &w->dir->tensors[i];
         for (int p = 0; p < QINS_PART_COUNT; p++)
             if (t->parts[p] != NULL) parts[n_parts++] = t->parts[p];
-        w->parameters[w->n_parameters++] = (qins_parameter){.name = t->name,
-                                                            .n_dims = 2,
-                                                            .shape = {t->n_rows, t->n_cols},
-                                                            .n_values = (uint64_t)t->n_rows * t->n_cols,
-                                                            .encoded = t};
+        if (t->rest != NULL) parts[n_parts++] = t->rest;
+        uint64_t n_rows = t->n_rows + (t->rest != NULL ? t->rest->shape[0] : 0);
+        w->parameters[w->n_parameters++] = (qins_parameter){
+            .name = t->name, .n_dims = 2, .shape = {n_rows, t->n_cols}, .n_values = n_rows * t->n_cols, .encoded = t};
     }
     qsort(parts, n_parts, sizeof *parts, compare_pointers);
     for (size_t i = 0; i < c->n_tensors; i++) {
@@ -87,6 +86,51 @@ static qins_status make_rotations(qins_weights *w, qins_error *err) {
     return QINS_OK;
 }
 
+static void encoded_matrix(const qins_weights *w, const qins_encoded_tensor *t, qins_matrix *m) {
+    const void *parts[QINS_PART_COUNT];
+    for (int i = 0; i < QINS_PART_COUNT; i++)
+        parts[i] = t->parts[i] != NULL ? t->parts[i]->data : NULL;
+    const float *signs = t->options.rotate == QINS_ON ? find_rotation(w, t->options.rotation_seed, t->n_cols) : NULL;
+    qins_matrix_from_parts(m, t->n_rows, t->n_cols, &t->options, parts, signs);
+}
+
+static void read_plain_row(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst) {
+    qins_tensor_row(m->source, row, col, n, dst);
+}
+
+static void plain_matrix(const qins_tensor *t, size_t n_rows, size_t n_cols, bool transposed, qins_matrix *m) {
+    *m = (qins_matrix){
+        .n_rows = n_rows, .n_cols = n_cols, .read_row = read_plain_row, .transposed = transposed, .source = t};
+    bool in_place = t->type == QINS_TYPE_F32 && qins_tensor_is_verbatim(t) && !transposed &&
+                    (uintptr_t)t->data % sizeof(float) == 0;
+    if (in_place) m->plain_f32 = (const float *)(const void *)t->data;
+}
+
+/* Both parts of the matrices of which only some rows are encoded. Only fused ones may be: what multiplies them knows.
+ */
+static qins_status make_splits(qins_weights *w, qins_error *err) {
+    bool any = false;
+    for (size_t i = 0; i < w->n_parameters; i++) {
+        const qins_parameter *p = &w->parameters[i];
+        if (p->encoded == NULL || p->encoded->split.n_pieces == 0) continue;
+        any = true;
+        if (p->role != QINS_ROLE_LINEAR || (p->slot != QINS_SLOT_QKV && p->slot != QINS_SLOT_GATE_UP))
+            return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: only fused projections can be encoded in part",
+                             w->checkpoint->path, p->name);
+    }
+    if (!any) return QINS_OK;
+    w->splits = qins_alloc(w->dir->n_tensors, sizeof *w->splits);
+    if (w->splits == NULL) return qins_fail_memory(err, w->dir->n_tensors * sizeof *w->splits, "a model");
+    for (size_t i = 0; i < w->dir->n_tensors; i++) {
+        const qins_encoded_tensor *t = &w->dir->tensors[i];
+        if (t->split.n_pieces == 0) continue;
+        w->splits[i].rows = &t->split;
+        encoded_matrix(w, t, &w->splits[i].encoded);
+        plain_matrix(t->rest, (size_t)t->rest->shape[0], t->n_cols, false, &w->splits[i].plain);
+    }
+    return QINS_OK;
+}
+
 qins_status qins_weights_open(const char *path, bool no_check, qins_weights **out, qins_error *err) {
     return qins_weights_load(path, no_check, NULL, out, err);
 }
@@ -101,6 +145,7 @@ qins_status qins_weights_load(const char *path, bool no_check, const qins_load_p
     if (status == QINS_OK) status = qins_hparams_read(w->checkpoint->config, path, &w->hparams, err);
     if (status == QINS_OK) status = list_parameters(w, err);
     if (status == QINS_OK) status = make_rotations(w, err);
+    if (status == QINS_OK) status = make_splits(w, err);
     if (status == QINS_OK)
         *out = w;
     else
@@ -113,6 +158,7 @@ void qins_weights_close(qins_weights *w) {
     for (size_t i = 0; i < w->n_rotations; i++)
         free(w->rotations[i].signs);
     free(w->rotations);
+    free(w->splits);
     free(w->parameters);
     qins_dir_free(w->dir);
     qins_checkpoint_close(w->checkpoint);
@@ -122,10 +168,6 @@ void qins_weights_close(qins_weights *w) {
 const qins_parameter *qins_weights_find(const qins_weights *w, const char *name) {
     qins_parameter key = {.name = name};
     return bsearch(&key, w->parameters, w->n_parameters, sizeof key, compare_parameters);
-}
-
-static void read_plain_row(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst) {
-    qins_tensor_row(m->source, row, col, n, dst);
 }
 
 static qins_status check_readable(const qins_weights *w, const qins_parameter *p, qins_error *err) {
@@ -139,25 +181,17 @@ qins_status qins_weights_matrix(const qins_weights *w, const qins_parameter *p, 
         return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected a matrix, found %zu dimensions",
                          w->checkpoint->path, p->name, p->n_dims);
     if (p->encoded != NULL) {
-        const qins_encoded_tensor *t = p->encoded;
-        const void *parts[QINS_PART_COUNT];
-        for (int i = 0; i < QINS_PART_COUNT; i++)
-            parts[i] = t->parts[i] != NULL ? t->parts[i]->data : NULL;
-        const float *signs =
-            t->options.rotate == QINS_ON ? find_rotation(w, t->options.rotation_seed, t->n_cols) : NULL;
-        qins_matrix_from_parts(m, t->n_rows, t->n_cols, &t->options, parts, signs);
+        if (p->encoded->split.n_pieces == 0)
+            encoded_matrix(w, p->encoded, m);
+        else
+            *m = (qins_matrix){.n_rows = (size_t)p->shape[0],
+                               .n_cols = (size_t)p->shape[1],
+                               .split = &w->splits[p->encoded - w->dir->tensors]};
         return QINS_OK;
     }
     qins_status status = check_readable(w, p, err);
     if (status != QINS_OK) return status;
-    *m = (qins_matrix){.n_rows = (size_t)p->shape[0],
-                       .n_cols = (size_t)p->shape[1],
-                       .read_row = read_plain_row,
-                       .transposed = p->transposed,
-                       .source = p->plain};
-    bool in_place = p->plain->type == QINS_TYPE_F32 && qins_tensor_is_verbatim(p->plain) && !p->transposed &&
-                    (uintptr_t)p->plain->data % sizeof(float) == 0;
-    if (in_place) m->plain_f32 = (const float *)(const void *)p->plain->data;
+    plain_matrix(p->plain, (size_t)p->shape[0], (size_t)p->shape[1], p->transposed, m);
     return QINS_OK;
 }
 
@@ -200,6 +234,7 @@ void qins_parameter_release(const qins_parameter *p) {
     if (p->plain != NULL) release(p->plain);
     for (int i = 0; p->encoded != NULL && i < QINS_PART_COUNT; i++)
         if (p->encoded->parts[i] != NULL) release(p->encoded->parts[i]);
+    if (p->encoded != NULL && p->encoded->rest != NULL) release(p->encoded->rest);
 }
 
 void qins_parameter_file_shape(const qins_parameter *p, uint64_t shape[QINS_MAX_DIMS]) {

@@ -10,7 +10,7 @@
 /* Config key of checkpoints whose conv1d matrices are [outputs][inputs] all the same, "out_in": GGUF. */
 #define QINS_ORIENTATION_KEY "qins_linear_orientation"
 
-/* One parameter in Hugging Face terms: a plain tensor or an encoded matrix. */
+/* One parameter in Hugging Face terms: a plain tensor or a matrix that is encoded, wholly or some of its rows. */
 typedef struct qins_parameter {
     const char *name;
     qins_role role;
@@ -40,6 +40,7 @@ typedef struct qins_weights {
     size_t n_parameters;
     qins_rotation *rotations;
     size_t n_rotations;
+    qins_split_matrix *splits; /* of dir->tensors that are split, at their places; NULL when none is */
 } qins_weights;
 
 qins_status qins_weights_open(const char *path, bool no_check, qins_weights **weights, qins_error *err);
