@@ -71,12 +71,12 @@ def qins_table(title, rows):
 
 
 def nearest_table(bench):
-    rows = [(f"--bits {bits} --calibrate none", bench.qins_row(["--bits", bits, "--calibrate", "none", *LINEARS])) for bits in range(3, 9)]
+    rows = [(f"--bits {bits} --calibrate none", bench.qins_row(["--bits", bits, "--calibrate", "none", *LINEARS])) for bits in bench.args.widths.split(",")]
     return qins_table("qins, nearest rounding, linears only", rows)
 
 
 def feedback_table(bench):
-    rows = [(f"--bits {bits} --calibrate wikitext", bench.qins_row(["--bits", bits, *CALIBRATED, *LINEARS])) for bits in range(3, 9)]
+    rows = [(f"--bits {bits} --calibrate wikitext", bench.qins_row(["--bits", bits, *CALIBRATED, *LINEARS])) for bits in bench.args.widths.split(",")]
     return qins_table("qins, feedback rounding, one width for all linears", rows)
 
 
@@ -122,8 +122,8 @@ def self_table(bench):
 def whole_table(bench):
     """The recipes for the whole model."""
     lines = ["### Whole model, embedding and head included", "", *header("model", "made by", "bits a weight", "bytes of matrices")]
-    for recipe in RECIPES:
-        for with_importance, tiled in ((True, False), (True, True), (False, False)):
+    for recipe in bench.args.recipes.split(","):
+        for with_importance, tiled in ((True, False), (True, True)):
             row = bench.recipe_row(recipe, with_importance) if tiled else bench.file_row(recipe, with_importance)
             if row is not None:
                 lines.append(f"| {recipe}{' with importance matrix' if with_importance else ''} | {'the recipe, tiled' if tiled else 'llama.cpp, its file'} "
@@ -157,6 +157,8 @@ def main():
     parser.add_argument("--work", required=True, help="folder for results and temporary models")
     parser.add_argument("--out", type=Path, help="Markdown file to write (default: standard output)")
     parser.add_argument("--types", default=TYPES)
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="of the whole model")
+    parser.add_argument("--widths", default="3,4,5,6,7,8", help="of the rows with one width")
     parser.add_argument("--importance-only", action="store_true", help="leave out the types without importance matrix")
     parser.add_argument("--parts", default=PARTS, help=f"tables to make (default {PARTS})")
     parser.add_argument("--max-tokens", type=int, default=4096, help="tokens scored of WikiText; half as many of the tales and of code")

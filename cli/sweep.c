@@ -15,30 +15,34 @@ typedef struct codec_row {
     const char *name;   /* for --codecs */
     const char *series; /* in charts and tables */
     qins_encode_options encode;
-    int bits; /* 0: every width asked for */
+    int bits;        /* 0: every width asked for */
+    bool calibrated; /* only with --calibrate */
 } codec_row;
 
 /* Of rows with one name all are swept. The embedding stays as it is, so that the rate is that of what is compared. */
 static const codec_row codec_rows[] = {
-    {"gauss", "gauss", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0},
-    {"uniform", "uniform", {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0},
-    {"rational", "rational", {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0},
-    {"log", "log", {.codec = QINS_CODEC_LOG, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0},
+    {"gauss", "gauss", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
+    {"gauss", "gauss, calibrated", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, true},
+    {"uniform", "uniform", {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
+    {"rational", "rational", {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
+    {"log", "log", {.codec = QINS_CODEC_LOG, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
     {"original",
      "rational, original: alpha = 1",
      {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_OFF, .scale = QINS_SCALE_TENSOR, .alpha = 1},
-     8},
+     8,
+     false},
     {"original",
      "log, original: 2 bytes",
      {.codec = QINS_CODEC_LOG, .storage = QINS_STORAGE_SEED, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
-     8},
+     8,
+     false},
 };
 static const char *const codec_names[] = {"gauss", "uniform", "rational", "log", "original", NULL};
 enum { N_ROWS = sizeof codec_rows / sizeof *codec_rows, MIN_BITS = 3, MAX_BITS = 8, MAX_POINTS = N_ROWS * MAX_BITS };
 
 typedef struct sweep_arguments {
     common_options common;
-    const char *out, *text;
+    const char *out, *text, *calibrate;
     unsigned codecs; /* bit i: codec_names[i] */
     unsigned bits;   /* bit b: width b */
     size_t ctx, max_tokens;
@@ -85,6 +89,7 @@ static size_t make_requests(const sweep_arguments *a, qins_sweep_request *reques
     size_t n = 0;
     for (int row = 0; row < N_ROWS; row++) {
         if ((a->codecs >> codec_bit(codec_rows[row].name) & 1) == 0) continue;
+        if (codec_rows[row].calibrated && a->calibrate == NULL) continue;
         for (int bits = MIN_BITS; bits <= MAX_BITS; bits++) {
             int fixed = codec_rows[row].bits;
             if (fixed != 0 ? bits != fixed : (a->bits >> bits & 1) == 0) continue;
@@ -96,6 +101,7 @@ static size_t make_requests(const sweep_arguments *a, qins_sweep_request *reques
             r->compress.linear.rotation_seed = seed;
             r->compress.linear.bits = bits;
             r->compress.embed_bits = 0;
+            r->compress.calibrate = codec_rows[row].calibrated ? a->calibrate : NULL;
         }
     }
     return n;
@@ -155,8 +161,8 @@ static qins_status write_report(const sweep_arguments *a, const char *ref, const
     return qins_sweep_write_html(sweep, a->out, title, about, err);
 }
 
-/* A mistake in the path is found before the work, not after it. */
-static int check_out(const sweep_arguments *a) {
+/* A mistake in a path is found before the work, not after it. */
+static int check_paths(const sweep_arguments *a) {
     struct stat st;
     char dir[PATH_MAX];
     const char *slash = strrchr(a->out, '/');
@@ -170,6 +176,9 @@ static int check_out(const sweep_arguments *a) {
     if (access(dir, W_OK | X_OK) != 0)
         return report_failure_text(&a->common, QINS_ERR_IO,
                                    "cannot write in %s: --out names a file in an existing folder", dir);
+    if (a->calibrate != NULL && access(a->calibrate, R_OK) != 0)
+        return report_failure_text(&a->common, QINS_ERR_IO, "%s: cannot be read; --calibrate names a text file",
+                                   a->calibrate);
     return EXIT_DONE;
 }
 
@@ -180,7 +189,7 @@ static int sweep_model(const sweep_arguments *a, const char *ref) {
     qins_error err = {0};
     qins_sweep *sweep = NULL;
     progress_bar bar;
-    int exit_status = check_out(a);
+    int exit_status = check_paths(a);
     if (exit_status != EXIT_DONE) return exit_status;
     snprintf(work, sizeof work, "%s.sweep-%ld", a->out, (long)getpid());
     qins_status status = a->text != NULL ? read_input(a->text, &text, &text_bytes, &err) : QINS_OK;
@@ -241,6 +250,11 @@ int command_sweep(int argc, char **argv) {
          .value = &a.text,
          .value_name = "FILE",
          .help = "text to score on (default: a built-in one, about 24 kB of fairy tales)"},
+        {.name = "calibrate",
+         .kind = OPTION_TEXT,
+         .value = &a.calibrate,
+         .value_name = "FILE",
+         .help = "also try gauss with feedback rounding, calibrated on this text"},
         {.name = "ctx",
          .letter = 'c',
          .kind = OPTION_SIZE,

@@ -1,5 +1,6 @@
 /* Rate against fidelity: compress, score, compare, for many codecs and widths. SPDX-License-Identifier: MIT */
 #include "measure/sweep.h"
+#include "model/rounded.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -127,7 +128,10 @@ static qins_status compare_point(sweeper *s, qins_sweep_point *point, qins_error
 
 static qins_status run_point(sweeper *s, const qins_sweep_request *request, qins_sweep_point *point, qins_error *err) {
     qins_status status = compress_point(s, request, point, err);
-    if (status != QINS_OK) return status;
+    if (status != QINS_OK) {
+        qins_rounded_remove(s->options->work_path);
+        return status;
+    }
     status = score_point(s, point, err);
     if (status == QINS_OK) status = compare_point(s, point, err);
     qins_remove_flat_dir(s->options->work_path);

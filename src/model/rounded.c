@@ -74,6 +74,12 @@ static char *folder_of(const char *out_path) {
     return qins_format("%.*s.%.*s.qins-resume", (int)name, out_path, (int)(n - name), out_path + name);
 }
 
+void qins_rounded_remove(const char *out_path) {
+    char *folder = folder_of(out_path);
+    if (folder != NULL) qins_remove_flat_dir(folder);
+    free(folder);
+}
+
 static qins_status lock_folder(qins_rounded *r, qins_error *err) {
     if (mkdir(r->path, 0777) != 0 && errno != EEXIST) return fail_io(r, "create this folder", err);
     r->lock_fd = open(r->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

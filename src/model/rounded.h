@@ -19,6 +19,8 @@ qins_status qins_rounded_open(const char *out_path, const char key[QINS_ROUNDED_
                               qins_error *err);
 /* remove: the folder goes too; so does one without a finished layer. NULL is allowed. */
 void qins_rounded_close(qins_rounded *rounded, bool remove);
+/* Removes the folder of an output that nobody will go on with. */
+void qins_rounded_remove(const char *out_path);
 
 /* Layers that are finished. */
 size_t qins_rounded_n_layers(const qins_rounded *rounded);

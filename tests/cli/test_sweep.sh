@@ -28,10 +28,19 @@ cp -R "$toy" "$work/<img src=x>&"
 check "a hostile name stays text" grep -q '<h1>Rate against fidelity: &lt;img src=x&gt;&amp;</h1>' "$work/reports/r.html"
 check "and is nowhere markup" test "$(grep -c '<img' "$work/reports/r.html")" = 0
 
+# Error feedback, on text that is not scored.
+head -c 12000 "$toy/valid.txt" >"$work/calibration.txt"
+exits 0 "a sweep with calibration" qins sweep "$toy" --out "$work/reports/r.html" --codecs gauss --bits 3 --calibrate "$work/calibration.txt" --max-tokens 512 --json
+json "both ways of rounding at one rate" '.points | length == 2 and .[1].series == "gauss, calibrated" and .[0].bpw == .[1].bpw'
+json "feedback diverges less" '.points[1].kl_mean < 0.8 * .points[0].kl_mean'
+check "nothing of it is left" test "$(ls -A "$work/reports")" = r.html
+
 exits 2 "without --out it is a usage error" qins sweep "$toy"
 exits 2 "an unknown codec is a usage error" qins sweep "$toy" --out "$work/r.html" --codecs gaus
 says "gauss"
 exits 1 "a folder that is not there is found before the work" qins sweep "$toy" --out "$work/none/r.html"
 says "$work/none"
+exits 1 "so is a calibration text that is not there" qins sweep "$toy" --out "$work/r.html" --calibrate "$work/none.txt"
+says "$work/none.txt"
 
 finish
