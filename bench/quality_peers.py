@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fidelity of qins beside llama.cpp's quantisation types, from the same FP32 weights, as Markdown.
 
-    bench/quality_peers.py REF --gguf LIKE --wikitext wikitext-2-valid.txt --tales tales/valid.txt --work WORK --out docs/quality-tables.md
+    bench/quality_peers.py REF --gguf LIKE --wikitext wikitext-2-valid.txt --tales tales/valid.txt --work WORK --into docs/quality.md
 
 REF is an FP32 Hugging Face directory (tools/dither.py writes a fair one). Every linear of the layers goes through
 ggml_quantize_chunk, with and without an importance matrix, and back to FP32; embedding and head stay FP32. The importance matrix and qins'
@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
+from figure import rate_figure
 from measure import CALIBRATION_WINDOWS, CTX, RECIPES, Bench
 
 TYPES = "Q2_K,IQ3_XXS,Q3_K,IQ3_S,IQ4_XS,IQ4_NL,Q4_0,Q4_K,Q5_K,Q6_K,Q8_0"
@@ -36,6 +37,7 @@ BARS = [
     ("Q6_K", 6.5625, ("Q6_K",), 0.30),
     ("Q8_0", 8.5, ("Q8_0",), 0.20),
 ]
+BEGIN_MARK, END_MARK = "<!-- measured: begin -->", "<!-- measured: end -->"
 MOST_LOST = (0.1, 0.03, 0.01, 0.003)
 SCORES = "KL | KL 99 % | top-1 | top-10 shared | perplexity | KL, tales | top-1, tales | perplexity, tales |"
 
@@ -141,6 +143,17 @@ TABLES = {"types": types_table, "nearest": nearest_table, "feedback": feedback_t
           "self": self_table, "whole": whole_table}
 
 
+def chart(bench):
+    """Rate against divergence of everything that is known, as SVG."""
+    bench.args.known = True
+    series = {"llama.cpp, no importance matrix": [(kind, bench.type_row(kind, False)) for kind in TYPES.split(",")],
+              "llama.cpp, importance matrix": [(kind, bench.type_row(kind, True)) for kind in TYPES.split(",")],
+              "qins, nearest": [("", bench.qins_row(["--bits", bits, "--calibrate", "none", *LINEARS])) for bits in range(3, 9)],
+              "qins, calibrated": [("", bench.qins_row(["--bits", bits, *CALIBRATED, *LINEARS])) for bits in range(3, 9)],
+              "qins, calibrated and allocated": [("", bench.qins_row(["--bpw", bpw, *CALIBRATED, *LINEARS])) for _, bpw, _, _ in BARS]}
+    return rate_figure({name: [(row["bpw"], row["wikitext"]["kl_mean"], label) for label, row in rows if row] for name, rows in series.items()})
+
+
 def cpu_name():
     """Returns the CPU's name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
@@ -155,7 +168,8 @@ def main():
     parser.add_argument("--wikitext", required=True, help="scored from the start; calibration from byte 200,000 on")
     parser.add_argument("--tales", required=True)
     parser.add_argument("--work", required=True, help="folder for results and temporary models")
-    parser.add_argument("--out", type=Path, help="Markdown file to write (default: standard output)")
+    parser.add_argument("--into", type=Path, help="Markdown file whose lines between the marks of measured tables are replaced (default: print)")
+    parser.add_argument("--figure", type=Path, help="SVG file to write the chart of all that is known to")
     parser.add_argument("--types", default=TYPES)
     parser.add_argument("--recipes", default=",".join(RECIPES), help="of the whole model")
     parser.add_argument("--widths", default="3,4,5,6,7,8", help="of the rows with one width")
@@ -176,8 +190,11 @@ def main():
         if part in args.parts:
             lines += ["", *table(bench)]
     text = "\n".join(lines) + "\n"
-    if args.out:
-        args.out.write_text(text)
+    if args.figure:
+        args.figure.write_text(chart(bench))
+    if args.into:
+        before, rest = args.into.read_text().split(BEGIN_MARK, 1)
+        args.into.write_text(before + BEGIN_MARK + "\n" + text + END_MARK + rest.split(END_MARK, 1)[1])
     else:
         print(text, end="")
 
