@@ -184,8 +184,8 @@ def main():
     args.parts = args.parts.split(",")
     bench = Bench(args)
     lines = [f"Measured with qins beside llama-cpp-python {version('llama_cpp_python')} and gguf {version('gguf')} on {cpu_name()}, {args.threads} threads: "
-             f"{args.max_tokens:,} tokens of WikiText-2, {args.max_tokens // 2:,} of the tales and of code (argparse.py of CPython "
-             f"{platform.python_version()}), windows of {CTX}; calibration and importance matrix from {CALIBRATION_WINDOWS} x {CTX} other tokens of WikiText-2."]
+             f"{args.max_tokens:,} tokens of WikiText-2, {args.max_tokens // 2:,} of the tales (and of code, where it is shown: argparse.py "
+             f"of CPython {platform.python_version()}), windows of {CTX}; calibration and importance matrix from {CALIBRATION_WINDOWS} x {CTX} other tokens of WikiText-2."]
     for part, table in TABLES.items():
         if part in args.parts:
             lines += ["", *table(bench)]
