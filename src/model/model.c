@@ -1,19 +1,11 @@
-/* Opening a model: every parameter found, its shape checked, its text tools built. SPDX-License-Identifier: MIT */
+/* Opening a model: every parameter found (weights.c has checked that it is there, in its shape), its text tools built.
+ * SPDX-License-Identifier: MIT */
 #include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { NAME_SIZE = 512 };
-
-static qins_status fail_shape(const qins_model *m, const qins_parameter *p, size_t rows, size_t cols, qins_error *err) {
-    const char *path = m->weights->checkpoint->path;
-    if (cols == 0)
-        return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected %zu values, found %llu", path, p->name, rows,
-                         (unsigned long long)p->n_values);
-    return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected %zu x %zu, found %llu x %llu", path, p->name, rows,
-                     cols, (unsigned long long)p->shape[0], (unsigned long long)p->shape[1]);
-}
 
 /* A tensor by its place, with the prefix that whole models have or without. name: what was looked for. */
 static const qins_parameter *find_place(const qins_model *m, qins_place place, const char *suffix, char *name) {
@@ -29,82 +21,67 @@ static qins_status fail_missing(const qins_model *m, const char *name, qins_erro
     return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s is missing", m->weights->checkpoint->path, name);
 }
 
-static qins_status load_vector(const qins_model *m, qins_place place, const char *suffix, size_t n, float **values,
+static qins_status load_vector(const qins_model *m, qins_place place, const char *suffix, float **values, size_t *n,
                                qins_error *err) {
     char name[NAME_SIZE] = "";
     const qins_parameter *p = find_place(m, place, suffix, name);
     if (p == NULL) return fail_missing(m, name, err);
-    if (p->n_values != n) return fail_shape(m, p, n, 0, err);
+    *n = (size_t)p->n_values;
     return qins_weights_vector(m->weights, p, values, err);
 }
 
-/* A bias that the config announces has to be there, and one that it does not announce would be left out of the sum. */
-static qins_status load_bias(const qins_model *m, qins_place place, size_t n, float **bias, qins_error *err) {
-    if (m->weights->hparams.has_bias[place.slot]) return load_vector(m, place, ".bias", n, bias, err);
-    char name[NAME_SIZE] = "";
-    if (find_place(m, place, ".bias", name) == NULL) return QINS_OK;
-    return qins_fail(err, QINS_ERR_UNSUPPORTED, "%s: tensor %s: model_type \"%s\" has no such bias with this config",
-                     m->weights->checkpoint->path, name, m->weights->hparams.family->model_type);
+static qins_status load_bias(const qins_model *m, qins_place place, float **bias, qins_error *err) {
+    size_t n;
+    return m->weights->hparams.has_bias[place.slot] ? load_vector(m, place, ".bias", bias, &n, err) : QINS_OK;
 }
 
-static qins_status load_norm(const qins_model *m, qins_place place, size_t n, qins_norm *norm, qins_error *err) {
+static qins_status load_norm(const qins_model *m, qins_place place, qins_norm *norm, qins_error *err) {
     const qins_family *family = m->weights->hparams.family;
     if (family->slot[place.slot] == NULL) return QINS_OK;
-    qins_status status = load_vector(m, place, ".weight", n, &norm->weight, err);
+    size_t n = 0;
+    qins_status status = load_vector(m, place, ".weight", &norm->weight, &n, err);
     if (status == QINS_OK && family->norm == QINS_NORM_LAYER)
-        status = load_vector(m, place, ".bias", n, &norm->bias, err);
+        status = load_vector(m, place, ".bias", &norm->bias, &n, err);
     if (status == QINS_OK && family->norm == QINS_NORM_RMS_PLUS_ONE)
         for (size_t i = 0; i < n; i++)
             norm->weight[i] += 1.0f;
     return status;
 }
 
-static qins_status load_matrix(const qins_model *m, qins_place place, size_t rows, size_t cols, qins_matrix *matrix,
-                               qins_error *err) {
+static qins_status load_matrix(const qins_model *m, qins_place place, qins_matrix *matrix, qins_error *err) {
     char name[NAME_SIZE] = "";
     const qins_parameter *p = find_place(m, place, ".weight", name);
-    if (p == NULL) return fail_missing(m, name, err);
-    if (p->n_dims != 2 || p->shape[0] != rows || p->shape[1] != cols) return fail_shape(m, p, rows, cols, err);
-    return qins_weights_matrix(m->weights, p, matrix, err);
+    return p != NULL ? qins_weights_matrix(m->weights, p, matrix, err) : fail_missing(m, name, err);
 }
 
-static qins_status load_affine(const qins_model *m, qins_place place, size_t rows, size_t cols, qins_affine *a,
-                               qins_error *err) {
+static qins_status load_affine(const qins_model *m, qins_place place, qins_affine *a, qins_error *err) {
     if (m->weights->hparams.family->slot[place.slot] == NULL) return QINS_OK;
-    qins_status status = load_matrix(m, place, rows, cols, &a->weight, err);
+    qins_status status = load_matrix(m, place, &a->weight, err);
     if (status != QINS_OK) return status;
     a->present = true;
-    return load_bias(m, place, rows, &a->bias, err);
+    return load_bias(m, place, &a->bias, err);
 }
 
 static qins_status load_norms(const qins_model *m, size_t l, qins_layer *layer, qins_error *err) {
-    const qins_hparams *h = &m->weights->hparams;
-    bool full = h->family->qk_norm == QINS_QK_NORM_FULL;
     const struct {
         qins_slot slot;
-        size_t n;
         qins_norm *to;
-    } norms[] = {{QINS_SLOT_ATTN_NORM, h->hidden_size, &layer->attn_norm},
-                 {QINS_SLOT_ATTN_POST_NORM, h->hidden_size, &layer->attn_post_norm},
-                 {QINS_SLOT_MLP_NORM, h->hidden_size, &layer->mlp_norm},
-                 {QINS_SLOT_MLP_POST_NORM, h->hidden_size, &layer->mlp_post_norm},
-                 {QINS_SLOT_Q_NORM, full ? h->n_heads * h->head_dim : h->head_dim, &layer->q_norm},
-                 {QINS_SLOT_K_NORM, full ? h->n_kv_heads * h->head_dim : h->head_dim, &layer->k_norm}};
+    } norms[] = {{QINS_SLOT_ATTN_NORM, &layer->attn_norm}, {QINS_SLOT_ATTN_POST_NORM, &layer->attn_post_norm},
+                 {QINS_SLOT_MLP_NORM, &layer->mlp_norm},   {QINS_SLOT_MLP_POST_NORM, &layer->mlp_post_norm},
+                 {QINS_SLOT_Q_NORM, &layer->q_norm},       {QINS_SLOT_K_NORM, &layer->k_norm}};
     qins_status status = QINS_OK;
     for (size_t i = 0; i < sizeof norms / sizeof norms[0] && status == QINS_OK; i++)
-        status = load_norm(m, (qins_place){norms[i].slot, l, 0}, norms[i].n, norms[i].to, err);
+        status = load_norm(m, (qins_place){norms[i].slot, l, 0}, norms[i].to, err);
     return status;
 }
 
-static qins_status load_expert(const qins_model *m, qins_place place, const qins_slot slots[3], size_t inner,
-                               qins_expert *expert, qins_error *err) {
-    size_t width = m->weights->hparams.hidden_size;
+static qins_status load_expert(const qins_model *m, qins_place place, const qins_slot slots[3], qins_expert *expert,
+                               qins_error *err) {
     qins_affine *affines[3] = {&expert->gate, &expert->up, &expert->down};
     qins_status status = QINS_OK;
     for (size_t i = 0; i < 3 && status == QINS_OK; i++) {
-        bool down = affines[i] == &expert->down;
         place.slot = slots[i];
-        status = load_affine(m, place, down ? width : inner, down ? inner : width, affines[i], err);
+        status = load_affine(m, place, affines[i], err);
     }
     return status;
 }
@@ -116,61 +93,49 @@ static qins_status load_experts(const qins_model *m, size_t l, qins_layer *layer
     layer->experts = qins_alloc(h->n_experts, sizeof *layer->experts);
     if (layer->experts == NULL) return qins_fail_memory(err, h->n_experts * sizeof *layer->experts, "experts");
     qins_place place = {QINS_SLOT_ROUTER, l, 0};
-    qins_status status = load_affine(m, place, h->n_experts, h->hidden_size, &layer->router, err);
+    qins_status status = load_affine(m, place, &layer->router, err);
     place.slot = QINS_SLOT_SHARED_ROUTER;
-    if (status == QINS_OK) status = load_affine(m, place, 1, h->hidden_size, &layer->shared_router, err);
-    if (status == QINS_OK) status = load_expert(m, place, shared, h->shared_expert_size, &layer->shared, err);
+    if (status == QINS_OK) status = load_affine(m, place, &layer->shared_router, err);
+    if (status == QINS_OK) status = load_expert(m, place, shared, &layer->shared, err);
     for (size_t e = 0; e < h->n_experts && status == QINS_OK; e++) {
         place.expert = e;
-        status = load_expert(m, place, own, h->expert_size, &layer->experts[e], err);
+        status = load_expert(m, place, own, &layer->experts[e], err);
     }
     return status;
 }
 
 static qins_status load_layer(const qins_model *m, size_t l, qins_layer *layer, qins_error *err) {
-    const qins_hparams *h = &m->weights->hparams;
-    size_t width = h->hidden_size, q = h->n_heads * h->head_dim, kv = h->n_kv_heads * h->head_dim,
-           inner = h->intermediate_size;
     const struct {
         qins_slot slot;
-        size_t rows, cols;
         qins_affine *to;
-    } affines[] = {{QINS_SLOT_Q, q, width, &layer->q},
-                   {QINS_SLOT_K, kv, width, &layer->k},
-                   {QINS_SLOT_V, kv, width, &layer->v},
-                   {QINS_SLOT_QKV, q + 2 * kv, width, &layer->qkv},
-                   {QINS_SLOT_O, width, q, &layer->o},
+    } affines[] = {{QINS_SLOT_Q, &layer->q},
+                   {QINS_SLOT_K, &layer->k},
+                   {QINS_SLOT_V, &layer->v},
+                   {QINS_SLOT_QKV, &layer->qkv},
+                   {QINS_SLOT_O, &layer->o},
                    /* of the MLP: layers of experts lack them */
-                   {QINS_SLOT_GATE, inner, width, &layer->gate},
-                   {QINS_SLOT_UP, inner, width, &layer->up},
-                   {QINS_SLOT_GATE_UP, 2 * inner, width, &layer->gate_up},
-                   {QINS_SLOT_DOWN, width, inner, &layer->down}};
-    layer->flags = h->layer_flags[l];
+                   {QINS_SLOT_GATE, &layer->gate},
+                   {QINS_SLOT_UP, &layer->up},
+                   {QINS_SLOT_GATE_UP, &layer->gate_up},
+                   {QINS_SLOT_DOWN, &layer->down}};
+    layer->flags = m->weights->hparams.layer_flags[l];
     bool experts = (layer->flags & QINS_LAYER_EXPERTS) != 0;
     qins_status status = load_norms(m, l, layer, err);
     for (size_t i = 0; i < sizeof affines / sizeof affines[0] && status == QINS_OK; i++)
         if (!experts || affines[i].slot < QINS_SLOT_GATE)
-            status = load_affine(m, (qins_place){affines[i].slot, l, 0}, affines[i].rows, affines[i].cols,
-                                 affines[i].to, err);
+            status = load_affine(m, (qins_place){affines[i].slot, l, 0}, affines[i].to, err);
     return status == QINS_OK && experts ? load_experts(m, l, layer, err) : status;
 }
 
 static qins_status load_head(qins_model *m, qins_error *err) {
     m->head.present = true;
-    const qins_hparams *h = &m->weights->hparams;
     qins_place place = {.slot = QINS_SLOT_HEAD};
-    char name[NAME_SIZE] = "";
-    if (h->tied_head) {
+    qins_status status = QINS_OK;
+    if (m->weights->hparams.tied_head)
         m->head.weight = m->embed;
-    } else if (find_place(m, place, ".weight", name) == NULL) {
-        return qins_fail(err, QINS_ERR_FORMAT,
-                         "%s: tensor %s is missing and the config does not tie it to the embedding",
-                         m->weights->checkpoint->path, name);
-    } else {
-        qins_status status = load_matrix(m, place, h->vocab_size, h->hidden_size, &m->head.weight, err);
-        if (status != QINS_OK) return status;
-    }
-    return load_bias(m, place, h->vocab_size, &m->head.bias, err);
+    else
+        status = load_matrix(m, place, &m->head.weight, err);
+    return status == QINS_OK ? load_bias(m, place, &m->head.bias, err) : status;
 }
 
 static qins_status load_tokenizer(qins_model *m, qins_error *err) {
@@ -216,11 +181,11 @@ static qins_status load(qins_model *m, qins_error *err) {
     if (m->layers == NULL) return qins_fail_memory(err, h->n_layers * sizeof *m->layers, "layers");
     qins_place embed = {.slot = QINS_SLOT_EMBED}, position = {.slot = QINS_SLOT_POSITION},
                norm = {.slot = QINS_SLOT_FINAL_NORM};
-    qins_status status = load_matrix(m, embed, h->vocab_size, h->hidden_size, &m->embed, err);
-    if (status == QINS_OK) status = load_affine(m, position, h->max_position, h->hidden_size, &m->positions, err);
+    qins_status status = load_matrix(m, embed, &m->embed, err);
+    if (status == QINS_OK) status = load_affine(m, position, &m->positions, err);
     for (size_t l = 0; l < h->n_layers && status == QINS_OK; l++)
         status = load_layer(m, l, &m->layers[l], err);
-    if (status == QINS_OK) status = load_norm(m, norm, h->hidden_size, &m->final_norm, err);
+    if (status == QINS_OK) status = load_norm(m, norm, &m->final_norm, err);
     if (status == QINS_OK) status = load_head(m, err);
     if (status == QINS_OK) status = load_tokenizer(m, err);
     if (status == QINS_OK) summarize(m);

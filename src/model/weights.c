@@ -144,6 +144,7 @@ qins_status qins_weights_load(const char *path, bool no_check, const qins_load_p
     if (status == QINS_OK) status = qins_dir_read(w->checkpoint, !no_check, progress, &w->dir, err);
     if (status == QINS_OK) status = qins_hparams_read(w->checkpoint->config, path, &w->hparams, err);
     if (status == QINS_OK) status = list_parameters(w, err);
+    if (status == QINS_OK) status = qins_weights_check(w, err);
     if (status == QINS_OK) status = make_rotations(w, err);
     if (status == QINS_OK) status = make_splits(w, err);
     if (status == QINS_OK)

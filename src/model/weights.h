@@ -43,12 +43,15 @@ typedef struct qins_weights {
     qins_split_matrix *splits; /* of dir->tensors that are split, at their places; NULL when none is */
 } qins_weights;
 
+/* A checkpoint that lacks a tensor its config calls for, or has it in another shape, is refused. */
 qins_status qins_weights_open(const char *path, bool no_check, qins_weights **weights, qins_error *err);
 /* The same with progress, for large entropy-coded models. */
 qins_status qins_weights_load(const char *path, bool no_check, const qins_load_progress *progress,
                               qins_weights **weights, qins_error *err);
 void qins_weights_close(qins_weights *weights);
 const qins_parameter *qins_weights_find(const qins_weights *weights, const char *name);
+/* The check that qins_weights_open does (inventory.c). */
+qins_status qins_weights_check(const qins_weights *weights, qins_error *err);
 /* View of a matrix parameter; valid while weights are. */
 qins_status qins_weights_matrix(const qins_weights *weights, const qins_parameter *parameter, qins_matrix *matrix,
                                 qins_error *err);

@@ -379,6 +379,26 @@ static void biases_that_config_and_file_disagree_on_are_refused(void **state) {
     assert_refused("qwen3", "attention_bias", "true", QINS_ERR_FORMAT, "self_attn.q_proj.bias is missing");
 }
 
+static void tensors_of_another_shape_are_refused_by_whatever_reads_the_model(void **state) {
+    (void)state;
+    char path[2 * PATH_SIZE], out[2 * PATH_SIZE];
+    snprintf(out, sizeof out, "%s", output_folder("llama", "shape"));
+    write_variant("llama", "intermediate_size", "64", path); /* the file has 48 */
+    static const char named[] = "tensor model.layers.0.mlp.gate_proj.weight: expected 64 x 32, found 48 x 32";
+    qins_error err[4] = {0};
+    qins_compress_options options;
+    qins_compress_defaults(&options);
+    assert_int_equal(qins_compress(path, out, &options, NULL, &err[0]), QINS_ERR_FORMAT);
+    const qins_export_options to_files = {.dtype = QINS_F32}, to_gguf = {.format = QINS_FORMAT_GGUF};
+    assert_int_equal(qins_export(path, out, &to_files, NULL, &err[1]), QINS_ERR_FORMAT);
+    assert_int_equal(qins_export(path, out, &to_gguf, NULL, &err[2]), QINS_ERR_FORMAT);
+    qins_audit *audit = NULL;
+    assert_int_equal(qins_audit_open(path, NULL, &audit, &err[3]), QINS_ERR_FORMAT);
+    for (size_t i = 0; i < 4; i++)
+        assert_contains(err[i].message, named);
+    assert_false(qins_path_exists(out));
+}
+
 static void positions_beyond_the_learned_ones_are_refused(void **state) {
     (void)state;
     qins_model *m = open_model(GOLDEN "/gpt2");
@@ -441,6 +461,7 @@ static int run_all(void) {
         cmocka_unit_test(unknown_rope_types_are_refused_by_name),
         cmocka_unit_test(options_that_are_not_implemented_are_refused_by_name),
         cmocka_unit_test(biases_that_config_and_file_disagree_on_are_refused),
+        cmocka_unit_test(tensors_of_another_shape_are_refused_by_whatever_reads_the_model),
         cmocka_unit_test(positions_beyond_the_learned_ones_are_refused),
     };
     return _cmocka_run_group_tests("families", tests, n_tests, NULL, NULL) +
