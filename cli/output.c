@@ -61,8 +61,7 @@ size_text format_shape(const uint64_t *shape, size_t n_dims) {
 
 /* ---- UTF-8 ---- */
 
-/* Length of the well-formed character at s, 0 when it is ill-formed, -1 when the n bytes end inside it (Unicode 15,
- * table 3-7). */
+/* Length of the well-formed character at s, 0 when it is ill-formed or cut off (Unicode 15, table 3-7). */
 static int utf8_char_length(const unsigned char *s, size_t n) {
     if (s[0] < 0x80) return 1;
     int length = s[0] >= 0xC2 && s[0] <= 0xDF   ? 2
@@ -72,22 +71,10 @@ static int utf8_char_length(const unsigned char *s, size_t n) {
     unsigned char low = s[0] == 0xE0 ? 0xA0 : s[0] == 0xF0 ? 0x90 : 0x80;
     unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
     for (int i = 1; i < length; i++) {
-        if ((size_t)i >= n) return -1;
-        if (s[i] < low || s[i] > high) return 0;
+        if ((size_t)i >= n || s[i] < low || s[i] > high) return 0;
         low = 0x80, high = 0xBF;
     }
     return length;
-}
-
-size_t utf8_printable(const char *text, size_t n_bytes) {
-    const unsigned char *s = (const unsigned char *)text;
-    size_t i = 0;
-    while (i < n_bytes) {
-        int length = utf8_char_length(s + i, n_bytes - i);
-        if (length < 0) break;
-        i += length == 0 ? 1 : (size_t)length;
-    }
-    return i;
 }
 
 char *utf8_repair(const char *text, size_t n_bytes, size_t *n_out) {

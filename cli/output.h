@@ -37,9 +37,6 @@ int finish_output(int exit_status);
 /* Reads a whole file, or standard input for "-". *data is NUL-terminated and freed with free(). */
 qins_status read_input(const char *path, char **data, size_t *n_bytes, qins_error *err);
 
-/* Number of leading bytes of text that end on a character boundary: what may be printed now, while the rest of a
- * character is still to come. */
-size_t utf8_printable(const char *text, size_t n_bytes);
 /* Copies text with every ill-formed byte replaced by U+FFFD; NULL when out of memory. Freed with free(). */
 char *utf8_repair(const char *text, size_t n_bytes, size_t *n_out);
 

@@ -131,6 +131,21 @@ QINS_API qins_status qins_detokenize(const qins_model *model, const int32_t *ids
 
 QINS_API void qins_free(void *p);
 
+/* Text of ids as they come, for output while it is generated. Every part is valid UTF-8 and ends with a character: one
+ * whose bytes are spread over several tokens comes out with the last of them. For a byte-level vocabulary the parts
+ * together are what qins_detokenize gives for all the ids; for one with byte tokens ("<0xE2>") that holds for ids of
+ * valid text. To go on after a prompt, push its ids first and drop their text: what a decoder does to the first token of
+ * a text, such as taking off its space, then happens there. Not thread-safe; the model must outlive it. */
+typedef struct qins_detok qins_detok;
+
+QINS_API qins_status qins_detok_new(const qins_model *model, bool skip_special, qins_detok **detok, qins_error *err);
+/* *text is NUL-terminated, possibly empty, and good until the next call. Ids that are no token's give no text. */
+QINS_API qins_status qins_detok_push(qins_detok *detok, int32_t id, const char **text, size_t *n_bytes,
+                                     qins_error *err);
+/* What was held back: an unfinished character comes out as U+FFFD. */
+QINS_API qins_status qins_detok_finish(qins_detok *detok, const char **text, size_t *n_bytes, qins_error *err);
+QINS_API void qins_detok_free(qins_detok *detok);
+
 /* ---- 4. Sessions --------------------------------------------------------------------------- */
 
 typedef struct qins_session qins_session;

@@ -106,11 +106,14 @@ static qins_status check_layer(const qins_weights *w, size_t layer, qins_error *
 }
 
 qins_status qins_weights_check(const qins_weights *w, qins_error *err) {
-    static const qins_slot of_model[] = {QINS_SLOT_EMBED, QINS_SLOT_POSITION, QINS_SLOT_FINAL_NORM, QINS_SLOT_HEAD};
+    static const qins_slot before[] = {QINS_SLOT_EMBED, QINS_SLOT_POSITION};
+    static const qins_slot after[] = {QINS_SLOT_FINAL_NORM, QINS_SLOT_HEAD};
     qins_status status = QINS_OK;
-    for (size_t i = 0; i < sizeof of_model / sizeof of_model[0] && status == QINS_OK; i++)
-        status = check_place(w, (qins_place){.slot = of_model[i]}, err);
+    for (size_t i = 0; i < 2 && status == QINS_OK; i++)
+        status = check_place(w, (qins_place){.slot = before[i]}, err);
     for (size_t l = 0; l < w->hparams.n_layers && status == QINS_OK; l++)
         status = check_layer(w, l, err);
+    for (size_t i = 0; i < 2 && status == QINS_OK; i++)
+        status = check_place(w, (qins_place){.slot = after[i]}, err);
     return status;
 }

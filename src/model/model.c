@@ -264,3 +264,7 @@ qins_status qins_detokenize(const qins_model *m, const int32_t *ids, size_t n_id
                             size_t *n_bytes, qins_error *err) {
     return qins_tokenizer_decode(m->tokenizer, ids, n_ids, skip_special, text, n_bytes, err);
 }
+
+qins_status qins_detok_new(const qins_model *m, bool skip_special, qins_detok **detok, qins_error *err) {
+    return qins_detok_of(m->tokenizer, skip_special, detok, err);
+}

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct qins_detok_stream {
+struct qins_detok {
     const qins_tokenizer *t;
     bool skip_special;
     bool is_byte_level;   /* tokens are bytes, and nothing else happens to them */
@@ -20,9 +20,8 @@ struct qins_detok_stream {
     qins_buffer out;
 };
 
-qins_status qins_detok_stream_new(const qins_tokenizer *t, bool skip_special, qins_detok_stream **stream,
-                                  qins_error *err) {
-    qins_detok_stream *s = *stream = qins_alloc(1, sizeof *s);
+qins_status qins_detok_of(const qins_tokenizer *t, bool skip_special, qins_detok **stream, qins_error *err) {
+    qins_detok *s = *stream = qins_alloc(1, sizeof *s);
     if (s == NULL) return qins_fail_memory(err, sizeof *s, "decoded text");
     s->t = t;
     s->skip_special = skip_special;
@@ -39,7 +38,7 @@ qins_status qins_detok_stream_new(const qins_tokenizer *t, bool skip_special, qi
     return QINS_OK;
 }
 
-void qins_detok_stream_free(qins_detok_stream *s) {
+void qins_detok_free(qins_detok *s) {
     if (s == NULL) return;
     qins_buffer_free(&s->bytes);
     free(s->context.data);
@@ -51,7 +50,7 @@ void qins_detok_stream_free(qins_detok_stream *s) {
 /* ---- byte-level vocabularies ---- */
 
 /* Moves what is certain from `bytes` to `out`; at the end that is everything. */
-static void move_characters(qins_detok_stream *s, bool at_end) {
+static void move_characters(qins_detok *s, bool at_end) {
     size_t i = 0, length;
     for (; i < s->bytes.size; i += length) {
         qins_utf8_state state = qins_utf8_scan(s->bytes.data + i, s->bytes.size - i, &length);
@@ -67,14 +66,14 @@ static void move_characters(qins_detok_stream *s, bool at_end) {
 
 /* ---- other vocabularies ---- */
 
-static int byte_of(const qins_detok_stream *s, int32_t id) {
+static int byte_of(const qins_detok *s, int32_t id) {
     size_t n;
     const char *token = s->has_byte_tokens ? qins_tokenizer_token(s->t, id, &n) : NULL;
     return token != NULL ? qins_byte_token(token, n) : -1;
 }
 
 /* Whether the byte tokens at the end of `held` are the beginning of a character. */
-static bool ends_in_half_a_character(const qins_detok_stream *s) {
+static bool ends_in_half_a_character(const qins_detok *s) {
     char bytes[4];
     size_t n = 0, length;
     while (n < sizeof bytes && n < s->held.size) {
@@ -90,7 +89,7 @@ static bool ends_in_half_a_character(const qins_detok_stream *s) {
 }
 
 /* Appends decode(context + held) without the text of the context. */
-static qins_status decode_held(qins_detok_stream *s, qins_error *err) {
+static qins_status decode_held(qins_detok *s, qins_error *err) {
     char *before = NULL, *text = NULL;
     size_t n_before = 0, n = 0, n_context = s->context.size;
     int32_t *end = qins_ids_reserve(&s->context, s->held.size);
@@ -113,7 +112,7 @@ static qins_status decode_held(qins_detok_stream *s, qins_error *err) {
 }
 
 /* The last token that is no byte makes the next context; bytes do only when there is nothing else. */
-static qins_status renew_context(qins_detok_stream *s, qins_error *err) {
+static qins_status renew_context(qins_detok *s, qins_error *err) {
     size_t last = s->held.size;
     while (last > 0 && byte_of(s, s->held.data[last - 1]) >= 0)
         last--;
@@ -129,14 +128,14 @@ static qins_status renew_context(qins_detok_stream *s, qins_error *err) {
     return s->context.failed ? qins_fail_memory(err, 64, "decoded text") : QINS_OK;
 }
 
-static qins_status emit_held(qins_detok_stream *s, qins_error *err) {
+static qins_status emit_held(qins_detok *s, qins_error *err) {
     qins_status status = decode_held(s, err);
     return status == QINS_OK ? renew_context(s, err) : status;
 }
 
 /* ---- both ---- */
 
-static qins_status give(qins_detok_stream *s, qins_status status, const char **text, size_t *n_bytes, qins_error *err) {
+static qins_status give(qins_detok *s, qins_status status, const char **text, size_t *n_bytes, qins_error *err) {
     if (status != QINS_OK) return status;
     if (s->out.failed || s->bytes.failed || s->held.failed) return qins_fail_memory(err, s->out.size, "decoded text");
     *text = s->out.data;
@@ -144,13 +143,12 @@ static qins_status give(qins_detok_stream *s, qins_status status, const char **t
     return QINS_OK;
 }
 
-static void begin(qins_detok_stream *s) {
+static void begin(qins_detok *s) {
     s->out.size = 0;
     qins_buffer_add(&s->out, "", 0);
 }
 
-qins_status qins_detok_stream_push(qins_detok_stream *s, int32_t id, const char **text, size_t *n_bytes,
-                                   qins_error *err) {
+qins_status qins_detok_push(qins_detok *s, int32_t id, const char **text, size_t *n_bytes, qins_error *err) {
     size_t n;
     const char *token = qins_tokenizer_token(s->t, id, &n);
     const qins_added_token *added = qins_added_token_by_id(&s->t->added, id);
@@ -167,7 +165,7 @@ qins_status qins_detok_stream_push(qins_detok_stream *s, int32_t id, const char 
     return give(s, waits ? QINS_OK : emit_held(s, err), text, n_bytes, err);
 }
 
-qins_status qins_detok_stream_finish(qins_detok_stream *s, const char **text, size_t *n_bytes, qins_error *err) {
+qins_status qins_detok_finish(qins_detok *s, const char **text, size_t *n_bytes, qins_error *err) {
     qins_status status = QINS_OK;
     begin(s);
     if (s->is_byte_level && s->bytes.size > 0)

@@ -26,22 +26,7 @@ size_t qins_tokenizer_size(const qins_tokenizer *tokenizer); /* largest id + 1 *
 int32_t qins_tokenizer_id(const qins_tokenizer *tokenizer, const char *token);
 bool qins_tokenizer_is_special(const qins_tokenizer *tokenizer, int32_t id);
 
-/* ---- text of ids as they come ---- */
-
-typedef struct qins_detok_stream qins_detok_stream;
-
-/* Decodes one id after the other; the tokenizer must outlive it. Every part is valid UTF-8: a character whose bytes are
- * spread over several tokens comes out with the last of them. For a byte-level vocabulary the parts together are what
- * qins_tokenizer_decode gives for all the ids; for one with byte tokens ("<0xE2>") that holds for ids of valid text. To
- * go on after a prompt, push its ids first and drop their text: what a decoder does to the first token (such as taking
- * off its space) then happens there. */
-qins_status qins_detok_stream_new(const qins_tokenizer *tokenizer, bool skip_special, qins_detok_stream **stream,
-                                  qins_error *err);
-/* *text is NUL-terminated, possibly empty, and good until the next call. Ids that are no token's give no text. */
-qins_status qins_detok_stream_push(qins_detok_stream *stream, int32_t id, const char **text, size_t *n_bytes,
-                                   qins_error *err);
-/* What was held back: an unfinished character comes out as U+FFFD. */
-qins_status qins_detok_stream_finish(qins_detok_stream *stream, const char **text, size_t *n_bytes, qins_error *err);
-void qins_detok_stream_free(qins_detok_stream *stream);
+/* qins_detok_new of qins.h; the tokenizer must outlive it. */
+qins_status qins_detok_of(const qins_tokenizer *tokenizer, bool skip_special, qins_detok **detok, qins_error *err);
 
 #endif

@@ -13,16 +13,16 @@ static const char text[] =
 
 /* Ids one by one, with some that are no token's. */
 static void stream(const qins_tokenizer *t, const int32_t *ids, size_t n_ids) {
-    qins_detok_stream *s = NULL;
+    qins_detok *s = NULL;
     const char *part;
     size_t n;
-    if (qins_detok_stream_new(t, n_ids % 2 == 0, &s, NULL) != QINS_OK) return;
+    if (qins_detok_of(t, n_ids % 2 == 0, &s, NULL) != QINS_OK) return;
     for (size_t i = 0; i < n_ids; i++) {
-        if (qins_detok_stream_push(s, ids[i], &part, &n, NULL) == QINS_OK && part[n] != '\0') abort();
-        (void)qins_detok_stream_push(s, (int32_t)(i * 7919 % 1000) - 5, &part, &n, NULL);
+        if (qins_detok_push(s, ids[i], &part, &n, NULL) == QINS_OK && part[n] != '\0') abort();
+        (void)qins_detok_push(s, (int32_t)(i * 7919 % 1000) - 5, &part, &n, NULL);
     }
-    if (qins_detok_stream_finish(s, &part, &n, NULL) == QINS_OK && part[n] != '\0') abort();
-    qins_detok_stream_free(s);
+    if (qins_detok_finish(s, &part, &n, NULL) == QINS_OK && part[n] != '\0') abort();
+    qins_detok_free(s);
 }
 
 static void use(const qins_tokenizer *t) {

@@ -196,14 +196,14 @@ static void templates_put_tokens_around_the_text(void **state) {
     qins_tokenizer_free(t);
 }
 
-static void assert_next(qins_detok_stream *stream, int32_t id, const char *expected) {
+static void assert_next(qins_detok *stream, int32_t id, const char *expected) {
     const char *part;
     size_t n;
     qins_error err = {0};
     if (id >= 0)
-        assert_int_equal(qins_detok_stream_push(stream, id, &part, &n, &err), QINS_OK);
+        assert_int_equal(qins_detok_push(stream, id, &part, &n, &err), QINS_OK);
     else
-        assert_int_equal(qins_detok_stream_finish(stream, &part, &n, &err), QINS_OK);
+        assert_int_equal(qins_detok_finish(stream, &part, &n, &err), QINS_OK);
     assert_string_equal(part, expected);
     assert_int_equal(n, strlen(expected));
 }
@@ -214,8 +214,8 @@ static void a_stream_holds_the_bytes_of_a_character_back_until_it_is_whole(void 
     qins_tokenizer *t =
         tokenizer_of_text("{'model': {'vocab': {'a': 0, 'b': 1, '\xC3\xA2': 2, '\xC4\xA4': 3, "
                           "'\xC2\xAC': 4, '\xC3\xBF': 5}, 'merges': []}, 'decoder': {'type': 'ByteLevel'}}");
-    qins_detok_stream *stream;
-    assert_int_equal(qins_detok_stream_new(t, false, &stream, NULL), QINS_OK);
+    qins_detok *stream;
+    assert_int_equal(qins_detok_of(t, false, &stream, NULL), QINS_OK);
     assert_next(stream, 0, "a");
     assert_next(stream, 2, "");
     assert_next(stream, 3, "");
@@ -228,7 +228,7 @@ static void a_stream_holds_the_bytes_of_a_character_back_until_it_is_whole(void 
     assert_next(stream, 5, "\xEF\xBF\xBD");
     assert_next(stream, 2, "");
     assert_next(stream, -1, "\xEF\xBF\xBD");
-    qins_detok_stream_free(stream);
+    qins_detok_free(stream);
     qins_tokenizer_free(t);
 }
 
@@ -239,8 +239,8 @@ static void a_stream_takes_the_space_off_the_first_token_only(void **state) {
         "a': 0, '<0xE2>': 1, '<0x82>': 2, '<0xAC>': 3}, 'merges': []}, 'decoder': "
         "{'type': 'Sequence', 'decoders': [{'type': 'Replace', 'pattern': {'String': '\xE2\x96\x81'}, 'content': ' '}, "
         "{'type': 'ByteFallback'}, {'type': 'Fuse'}, {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}]}}");
-    qins_detok_stream *stream;
-    assert_int_equal(qins_detok_stream_new(t, false, &stream, NULL), QINS_OK);
+    qins_detok *stream;
+    assert_int_equal(qins_detok_of(t, false, &stream, NULL), QINS_OK);
     assert_next(stream, 0, "a");
     assert_next(stream, 0, " a");
     assert_next(stream, 1, "");
@@ -249,7 +249,7 @@ static void a_stream_takes_the_space_off_the_first_token_only(void **state) {
     assert_next(stream, 0, " a");
     assert_next(stream, 1, "");
     assert_next(stream, -1, "\xEF\xBF\xBD");
-    qins_detok_stream_free(stream);
+    qins_detok_free(stream);
     qins_tokenizer_free(t);
 }
 

@@ -141,14 +141,14 @@ static void check_stream(const golden *g) {
         const json_t *expected = decoded(g, i);
         size_t done = 0, n = 0;
         const char *part = "";
-        qins_detok_stream *stream;
+        qins_detok *stream;
         qins_error err = {0};
-        assert_int_equal(qins_detok_stream_new(g->tokenizer, false, &stream, &err), QINS_OK);
+        assert_int_equal(qins_detok_of(g->tokenizer, false, &stream, &err), QINS_OK);
         for (size_t k = 0; k <= ids.size; k++) {
             if (k < ids.size)
-                assert_int_equal(qins_detok_stream_push(stream, ids.data[k], &part, &n, &err), QINS_OK);
+                assert_int_equal(qins_detok_push(stream, ids.data[k], &part, &n, &err), QINS_OK);
             else
-                assert_int_equal(qins_detok_stream_finish(stream, &part, &n, &err), QINS_OK);
+                assert_int_equal(qins_detok_finish(stream, &part, &n, &err), QINS_OK);
             if (n > json_string_length(expected) - done || memcmp(part, json_string_value(expected) + done, n) != 0)
                 fail_msg("%s: input %zu: part %zu is \"%s\", expected \"%.40s\"", g->name, i, k, part,
                          json_string_value(expected) + done);
@@ -157,7 +157,7 @@ static void check_stream(const golden *g) {
             done += n;
         }
         assert_int_equal(done, json_string_length(expected));
-        qins_detok_stream_free(stream);
+        qins_detok_free(stream);
         free(ids.data);
     }
     assert_true(n_checked > 100);
