@@ -38,7 +38,7 @@ def main():
             out = f"{folder}/model"
             made = qins(args.qins, "compress", args.model, out, *options)
             audit = qins(args.qins, "audit", out)
-            score = qins(args.qins, "verify", args.model, out, "--prompts", args.prompts, "--gen", args.gen)
+            score = qins(args.qins, "verify", args.model, out, "--prompts", args.prompts, "--gen", args.gen, "--no-sampling")
         linears = [t for t in audit["tensors"] if t["role"] == "linear"]
         stored, fp32 = sum(t["bytes"] for t in linears), 4 * sum(t["n_params"] if "n_params" in t else t["shape"][0] * t["shape"][1] for t in linears)
         greedy = score["greedy"]

@@ -96,6 +96,7 @@ static qins_status score_point(sweeper *s, qins_sweep_point *point, qins_error *
                                          .text_bytes = o->text_bytes,
                                          .ctx = o->ctx,
                                          .max_tokens = o->max_tokens,
+                                         .no_strategies = true,
                                          .progress = verify_progress,
                                          .progress_user = s};
     qins_model *model = NULL;
