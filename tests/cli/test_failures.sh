@@ -61,7 +61,8 @@ else
     echo "ok   # a full disk: not tried, no right to mount one here (ulimit -f above is its stand-in)"
 fi
 
-exits 0 "decoding a compressed model" qins compress "$work/a/model" "$work/decoded" --codec none
+exits 0 "a GGUF file" qins export "$toy" "$work/toy.gguf" --format gguf --dtype q8_0
+exits 0 "decoding its blocks" qins compress "$work/toy.gguf" "$work/decoded" --codec none
 check "is said to make it larger" grep -q "larger than the source" "$work/out"
 
 # Root may write anywhere: become nobody for this one.
