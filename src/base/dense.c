@@ -77,6 +77,13 @@ void qins_dense_nn_serial(size_t m, size_t n, size_t k, float alpha, const float
     multiply_part(&p, 0, m, 0, n);
 }
 
+void qins_dense_tn_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                          size_t ldb, float beta, float *c, size_t ldc) {
+    if (m == 0 || n == 0) return;
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha, a, (blasint)lda, b,
+                (blasint)ldb, beta, c, (blasint)ldc);
+}
+
 void qins_dense_gram(size_t m, size_t n, const float *x, size_t ldx, float *h) {
     enum { PANEL = 192 };
     if (m == 0) return;

@@ -19,10 +19,13 @@ void qins_dense_nt(size_t m, size_t n, size_t k, float alpha, const float *a, si
 /* c[m][n] = alpha * a[m][k] * b[k][n] + beta * c */
 void qins_dense_nn(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                    float beta, float *c, size_t ldc);
-/* Both on the calling thread, for use within parallel regions. */
+/* The same on the calling thread, for use within parallel regions. */
 void qins_dense_nt_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                           size_t ldb, float beta, float *c, size_t ldc);
 void qins_dense_nn_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
+                          size_t ldb, float beta, float *c, size_t ldc);
+/* c[m][n] = alpha * a[k][m]^T b[k][n] + beta * c */
+void qins_dense_tn_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                           size_t ldb, float beta, float *c, size_t ldc);
 /* Upper triangle of h[n][n] += x^T x, x[m][n]. */
 void qins_dense_gram(size_t m, size_t n, const float *x, size_t ldx, float *h);

@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Queries or keys of a head, normalised and rotated where the family does, as [n][head_dim]. */
-static void load_head(const qins_hparams *h, const qins_norm *norm, const qins_rope *rope, const float *row,
-                      size_t stride, size_t n, float *out) {
-    bool per_head = h->family->qk_norm == QINS_QK_NORM_HEAD && norm != NULL;
+void qins_sequence_head(const qins_hparams *h, const qins_norm *norm, const qins_rope *rope, const float *row,
+                        size_t stride, size_t n, float *out) {
+    bool per_head = h->family->qk_norm == QINS_QK_NORM_HEAD;
     for (size_t t = 0; t < n; t++) {
         float *to = out + t * h->head_dim;
         memcpy(to, row + t * stride, h->head_dim * sizeof *to);
@@ -62,29 +61,43 @@ void qins_sequence_attention_free(qins_sequence_attention *a) {
     *a = (qins_sequence_attention){0};
 }
 
+static size_t window_of(const qins_hparams *h, const qins_layer *layer) {
+    return (layer->flags & QINS_LAYER_SLIDING) != 0 ? h->sliding_window : SIZE_MAX;
+}
+
+const qins_rope *qins_sequence_rope(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer) {
+    bool rotate = !h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
+    return rotate ? &a->rope[(layer->flags & QINS_LAYER_SLIDING) != 0] : NULL;
+}
+
+void qins_sequence_full_norm(const qins_hparams *h, const qins_layer *layer, size_t n, float *qkv) {
+    qins_qkv_view view = qins_qkv_view_of(h);
+    float *q = qkv + view.q_offset, *k = qkv + view.k_offset;
+    qins_apply_norm(h, &layer->q_norm, h->n_heads * h->head_dim, q, view.row, n, q, view.row);
+    qins_apply_norm(h, &layer->k_norm, h->n_kv_heads * h->head_dim, k, view.row, n, k, view.row);
+}
+
+void qins_sequence_softmax(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer,
+                           float *scores) {
+    for (size_t t = 0; t < a->n; t++)
+        causal_softmax(h, scores + t * a->n, a->n, t, window_of(h, layer));
+}
+
 void qins_sequence_attend(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer, float *qkv,
                           float *out) {
     qins_qkv_view view = qins_qkv_view_of(h);
     size_t n = a->n, d = h->head_dim, heads = h->n_heads * d;
-    bool sliding = (layer->flags & QINS_LAYER_SLIDING) != 0;
-    bool rotate = !h->family->no_rope && (layer->flags & QINS_LAYER_NO_ROPE) == 0;
-    const qins_rope *rope = rotate ? &a->rope[sliding] : NULL;
-    size_t window = sliding ? h->sliding_window : SIZE_MAX;
-    if (h->family->qk_norm == QINS_QK_NORM_FULL) {
-        float *q = qkv + view.q_offset, *k = qkv + view.k_offset;
-        qins_apply_norm(h, &layer->q_norm, heads, q, view.row, n, q, view.row);
-        qins_apply_norm(h, &layer->k_norm, h->n_kv_heads * d, k, view.row, n, k, view.row);
-    }
+    const qins_rope *rope = qins_sequence_rope(a, h, layer);
+    if (h->family->qk_norm == QINS_QK_NORM_FULL) qins_sequence_full_norm(h, layer, n, qkv);
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t head = 0; head < h->n_heads; head++) {
         float *scores = a->scratch + (size_t)qins_thread_index() * a->stride, *q = scores + n * n, *k = q + n * d;
         size_t kv_head = head / (h->n_heads / h->n_kv_heads);
-        load_head(h, &layer->q_norm, rope, qkv + view.q_offset + head * view.head_stride, view.row, n, q);
-        load_head(h, &layer->k_norm, rope, qkv + view.k_offset + kv_head * view.head_stride, view.row, n, k);
+        qins_sequence_head(h, &layer->q_norm, rope, qkv + view.q_offset + head * view.head_stride, view.row, n, q);
+        qins_sequence_head(h, &layer->k_norm, rope, qkv + view.k_offset + kv_head * view.head_stride, view.row, n, k);
         const float *v = qkv + view.v_offset + kv_head * view.head_stride;
         qins_dense_nt_serial(n, n, d, h->attention_scale, q, d, k, d, 0.0f, scores, n);
-        for (size_t t = 0; t < n; t++)
-            causal_softmax(h, scores + t * n, n, t, window);
+        qins_sequence_softmax(a, h, layer, scores);
         qins_dense_nn_serial(n, d, n, 1.0f, scores, n, v, view.row, 0.0f, out + head * d, heads);
     }
 }
