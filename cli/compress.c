@@ -55,11 +55,39 @@ static bool parse_alpha(const char *text, void *value) {
     return true;
 }
 
-static const char *const embed_names[] = {"keep", NULL};
+/* "1.2GB", "800MiB", "123456". */
+static bool parse_size(const char *text, void *value) {
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},    {"B", 1},   {"kB", 1e3}, {"KB", 1e3},     {"MB", 1e6},        {"GB", 1e9},
+                 {"K", 1e3}, {"M", 1e6}, {"G", 1e9},  {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+    char number[32];
+    size_t digits = strspn(text, "0123456789.");
+    double amount;
+    if (digits == 0 || digits >= sizeof number) return false;
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    if (!parse_real(number, &amount)) return false;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        double bytes = amount * units[i].bytes;
+        if (strcmp(text + digits, units[i].name) != 0) continue;
+        if (!(bytes >= 1 && bytes < 1e18)) return false;
+        *(uint64_t *)value = (uint64_t)bytes;
+        return true;
+    }
+    return false;
+}
+
+static const char *const embed_names[] = {"auto", "keep", NULL};
 
 /* 0 stands for "keep". */
 static bool parse_embed_bits(const char *text, void *value) {
     uint64_t bits = 0;
+    if (strcmp(text, "auto") == 0) {
+        *(int *)value = QINS_EMBED_AUTO;
+        return true;
+    }
     if (strcmp(text, "keep") != 0 && (!parse_u64(text, &bits) || bits < 3 || bits > 8)) return false;
     *(int *)value = (int)bits;
     return true;
@@ -70,22 +98,14 @@ typedef struct compress_arguments {
     int codec, storage, rotate, bits, packing;
     scale_choice scale;
     double bpw, alpha;
-    const char *size, *max_kl, *calibrate, *targets;
+    const char *calibrate, *targets;
+    double max_kl;
+    uint64_t size;
     int embed_bits, round;
     size_t calibrate_tokens;
     uint64_t seed;
     bool force, no_check, dry_run;
 } compress_arguments;
-
-/* What a later version will do is refused, never ignored. */
-static int refuse_unfinished(const compress_arguments *a) {
-    if (a->size != NULL)
-        return usage_error("option '--size' is not in this version: use --bpw X for an average width, or --bits B");
-    if (a->max_kl != NULL)
-        return usage_error("option '--max-kl' is not in this version: try widths with --bits B and measure each with "
-                           "'qins verify'");
-    return EXIT_DONE;
-}
 
 static bool calibrates(const compress_arguments *a) {
     return a->calibrate != NULL && strcmp(a->calibrate, "none") != 0 && a->round != ROUND_NEAREST;
@@ -102,8 +122,12 @@ static int refuse_contradictions(const compress_arguments *a, qins_codec codec, 
             "option '--round feedback' goes with packed gauss or uniform codes and one scale a row only");
     if (a->round == ROUND_FEEDBACK && !calibrates(a))
         return usage_error("option '--round feedback' needs text: --calibrate FILE");
-    if (a->bpw > 0 && a->bits != BITS_NOT_GIVEN)
-        return usage_error("options '--bpw' and '--bits' both set the width: give one of them");
+    if ((a->bpw > 0) + (a->bits != BITS_NOT_GIVEN) + (a->size > 0) + (a->max_kl > 0) > 1)
+        return usage_error("options '--bits', '--bpw', '--size' and '--max-kl' all set the width: give one of them");
+    if ((a->size > 0 || a->max_kl > 0) && !(calibrates(a) && can_feed_back(a, codec, storage)))
+        return usage_error(
+            "options '--size' and '--max-kl' choose widths by calibration: they need --calibrate self or "
+            "FILE, and packed gauss or uniform codes with one scale a row");
     if (storage == QINS_STORAGE_SEED && codec != QINS_CODEC_LOG)
         return usage_error("option '--storage seed' goes with '--codec log' only");
     if (storage == QINS_STORAGE_F32 && codec != QINS_CODEC_RATIONAL)
@@ -132,6 +156,8 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
     o->bpw = a->bpw;
     o->pack = a->packing == 1 || a->codec == LOSSLESS ? QINS_PACK_ENTROPY : QINS_PACK_NONE;
+    o->max_bytes = a->size;
+    o->max_kl = a->max_kl;
     o->targets = a->targets;
     o->embed_bits = a->embed_bits;
     o->calibrate = calibrates(a) ? a->calibrate : NULL;
@@ -145,13 +171,14 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
 static int print_result(const compress_arguments *a, const char *out_path, const qins_compress_result *r) {
     double ratio = r->stored_bytes > 0 ? (double)r->source_bytes / (double)r->stored_bytes : 0;
     if (a->common.json)
-        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:I}", "out",
+        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:o}", "out",
                                     json_text(out_path, strlen(out_path)), "bpw", json_number(r->bpw), "source_bytes",
                                     (json_int_t)r->source_bytes, "stored_bytes", (json_int_t)r->stored_bytes, "ratio",
                                     json_number(ratio), "tensors", (json_int_t)r->n_tensors, "encoded",
                                     (json_int_t)r->n_encoded, "rel_mse", json_number(r->rel_mse), "codes_used",
                                     json_number(r->codes_used), "code_entropy", json_number(r->code_entropy),
-                                    "fed_back", (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks));
+                                    "fed_back", (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks,
+                                    "predicted_kl", r->predicted_kl >= 0 ? json_number(r->predicted_kl) : json_null()));
     printf("wrote %s\n", out_path);
     printf("  weights     %s -> %s, %.2fx\n", format_size(r->source_bytes).text, format_size(r->stored_bytes).text,
            ratio);
@@ -160,6 +187,7 @@ static int print_result(const compress_arguments *a, const char *out_path, const
     printf("  error       %.3g of the squared weights\n", r->rel_mse);
     if (r->codes_used > 0)
         printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
+    if (r->predicted_kl >= 0) printf("  predicted   KL %.3g nats a token\n", r->predicted_kl);
     if (r->n_fed_back > 0)
         printf("  calibrated  %s matrices rounded with error feedback\n", format_count(r->n_fed_back).text);
     if (r->n_fallbacks > 0)
@@ -216,8 +244,11 @@ static int preview(const compress_arguments *a, const char *model_path) {
 }
 
 int command_compress(int argc, char **argv) {
-    compress_arguments a = {
-        .targets = "all", .embed_bits = 8, .alpha = -1, .calibrate_tokens = 32768, .scale = {.kind = QINS_SCALE_AUTO}};
+    compress_arguments a = {.targets = "all",
+                            .embed_bits = QINS_EMBED_AUTO,
+                            .alpha = -1,
+                            .calibrate_tokens = 32768,
+                            .scale = {.kind = QINS_SCALE_AUTO}};
     qins_encode_options defaults;
     qins_encode_defaults(&defaults);
     a.seed = defaults.rotation_seed;
@@ -243,8 +274,8 @@ int command_compress(int argc, char **argv) {
          .min = 3,
          .max = 32,
          .help =
-             "instead of --bits: the widest codes whose average over the linears, scales and tables included, is at "
-             "most X bits a weight"},
+             "instead of --bits: at most X bits a weight, scales included, over the linears, and embedding and head "
+             "unless --embed-bits is given; with --calibrate the widths that lose least, else one for all linears"},
         {.name = "storage",
          .kind = OPTION_CHOICE,
          .value = &a.storage,
@@ -295,16 +326,19 @@ int command_compress(int argc, char **argv) {
         {.name = "embed-bits",
          .kind = OPTION_PARSED,
          .value = &a.embed_bits,
-         .value_name = "B|keep",
+         .value_name = "B|auto|keep",
          .choices = embed_names,
          .parse = parse_embed_bits,
-         .expects = "3 to 8, or keep",
-         .help = "embedding and head: bits, or keep them as they are (default 8)"},
+         .expects = "3 to 8, auto or keep",
+         .help = "embedding and head: bits, keep them as they are, or auto: 8, or what --bpw, --size or --max-kl "
+                 "choose (default auto)"},
         {.name = "calibrate",
          .kind = OPTION_TEXT,
          .value = &a.calibrate,
-         .value_name = "FILE|none",
-         .help = "text file to measure the inputs of every matrix on, for --round feedback (default none)"},
+         .value_name = "FILE|self|none",
+         .help =
+             "text to measure the inputs of every matrix on, for --round feedback: a file, or what the model writes "
+             "itself (default none)"},
         {.name = "calibrate-tokens",
          .kind = OPTION_SIZE,
          .value = &a.calibrate_tokens,
@@ -318,8 +352,22 @@ int command_compress(int argc, char **argv) {
          .choices = round_names,
          .help = "feedback: every code makes up for the errors of those before it, on the calibration text; nearest "
                  "(default: feedback with --calibrate)"},
-        {.name = "size", .kind = OPTION_TEXT, .value = &a.size, .value_name = "S", .help = "not in this version"},
-        {.name = "max-kl", .kind = OPTION_TEXT, .value = &a.max_kl, .value_name = "K", .help = "not in this version"},
+        {.name = "size",
+         .kind = OPTION_PARSED,
+         .value = &a.size,
+         .value_name = "S",
+         .parse = parse_size,
+         .expects = "a number of bytes such as 1.2GB, 900MB or 800MiB",
+         .help = "instead of --bits: the widths that lose least with a file of weights of at most S bytes"},
+        {.name = "max-kl",
+         .kind = OPTION_REAL,
+         .value = &a.max_kl,
+         .value_name = "K",
+         .min = 1e-6,
+         .max = 100,
+         .help =
+             "instead of --bits: the smallest file whose predictions are at most K nats a token (KL divergence) from "
+             "the source's, as predicted on the calibration text"},
         {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums of the source"},
         {.name = "dry-run",
@@ -341,8 +389,7 @@ int command_compress(int argc, char **argv) {
     const char *paths[2];
     parse_outcome outcome = options_parse(&syntax, &a.common, argc, argv, paths);
     if (outcome != PARSE_GO) return options_exit_status(outcome);
-    int refused = refuse_unfinished(&a);
-    if (refused == EXIT_DONE) refused = refuse_contradictions(&a, codec_values[a.codec], storage_values[a.storage]);
+    int refused = refuse_contradictions(&a, codec_values[a.codec], storage_values[a.storage]);
     if (refused != EXIT_DONE) return refused;
     qins_set_threads(a.common.threads);
     if (a.dry_run) return preview(&a, paths[0]);

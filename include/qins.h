@@ -278,14 +278,22 @@ typedef enum qins_packing {
     QINS_PACK_ENTROPY = 1 /* tensors are entropy-coded in the file and decoded when the model is opened */
 } qins_packing;
 
+/* Embedding and head: 8 bits, or as bpw, max_bytes or max_kl choose for every matrix. */
+#define QINS_EMBED_AUTO (-1)
+
 typedef struct qins_compress_options {
     qins_encode_options linear; /* for every targeted linear */
-    double bpw;                 /* > 0: largest width whose average over the linears is within it */
+    /* At most one of the three is > 0. With calibration each matrix gets the width (3 to 8) that predicted loss asks
+     * for: */
+    double bpw; /* bits a weight of the linears, and of embedding and head when embed_bits is QINS_EMBED_AUTO, scales
+                   included. Without calibration: the largest width for all linears within it */
+    uint64_t max_bytes; /* of the file of weights */
+    double max_kl;      /* KL divergence from the source in nats a token: the smallest file predicted to be within it */
     /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
      * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:
      * docs/codecs.md */
     const char *targets;
-    int embed_bits; /* embedding and head; 0 = keep as they are */
+    int embed_bits; /* embedding and head; 0 = keep as they are; QINS_EMBED_AUTO */
     /* Text file to calibrate with: the linears are rounded with error feedback on its tokens (docs/codecs.md). NULL: to
      * the nearest code, without data. Packed gauss and uniform codes with a scale a row take part, others are rounded
      * to the nearest. */
@@ -308,6 +316,7 @@ typedef struct qins_compress_result {
     double rel_mse;        /* sum of squared error / sum of squares over encoded tensors */
     double codes_used;     /* of the linears: distinct codes that occur in a tensor, mean over tensors */
     double code_entropy;   /* of the linears: bits a code (without the sign byte of seed storage), mean over weights */
+    double predicted_kl;   /* where bpw, max_bytes or max_kl chose widths on calibration text; else -1 */
     uint64_t n_fed_back;   /* matrices rounded with error feedback */
     uint64_t n_fallbacks;  /* matrices of experts that too few tokens reached: rounded to the nearest */
 } qins_compress_result;

@@ -71,6 +71,8 @@ static inline double qins_rational_w(double alpha, double z) {
 void qins_gauss_codebook(qins_codebook *book, int bits);
 /* The converged real-valued levels (n = 2^bits, ascending) and their mean squared error on N(0,1). */
 double qins_lloyd_max_gauss(size_t n, double *levels);
+/* Quantile of N(0,1), by bisection. */
+double qins_normal_quantile(double p);
 
 /* uniform.c: odd integers -(n-1), -(n-3) .. n-1. */
 void qins_uniform_codebook(qins_codebook *book, int bits);

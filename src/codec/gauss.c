@@ -20,8 +20,7 @@ static double probability(double a, double b) {
     return a > 0 ? 0.5 * (erfc(a * s) - erfc(b * s)) : 0.5 * (erfc(-b * s) - erfc(-a * s));
 }
 
-/* Quantile of N(0,1) by bisection; only the starting point of Newton's method. */
-static double quantile(double p) {
+double qins_normal_quantile(double p) {
     double lo = -40, hi = 40;
     for (int i = 0; i < 80; i++) {
         double mid = 0.5 * (lo + hi);
@@ -41,7 +40,7 @@ double qins_lloyd_max_gauss(size_t n, double *t) {
     enum { MAX_ITERATIONS = 100 };
     double upper[QINS_MAX_LEVELS], rhs[QINS_MAX_LEVELS]; /* Thomas algorithm */
     for (size_t i = 0; i < n; i++)
-        t[i] = sqrt(3.0) * quantile(((double)i + 0.5) / (double)n);
+        t[i] = sqrt(3.0) * qins_normal_quantile(((double)i + 0.5) / (double)n);
     for (int iteration = 0; iteration < MAX_ITERATIONS; iteration++) {
         double largest_step = 0;
         for (size_t i = 0; i < n; i++) {

@@ -8,6 +8,8 @@
 #include "model/model.h"
 #include "model/rounded.h"
 
+enum { QINS_CALIBRATION_WINDOW = 512 };
+
 /* Calibration text: sequences of `window` tokens, each beginning with an empty context. */
 typedef struct qins_calibration_text {
     int32_t *ids; /* [n_sequences][window] */
@@ -17,14 +19,19 @@ typedef struct qins_calibration_text {
 /* About n_tokens tokens of a text file, in windows spread evenly over it. */
 qins_status qins_calibration_read(const qins_model *model, const char *path, size_t n_tokens,
                                   qins_calibration_text *text, qins_error *err);
+/* The same, written by the model itself: samples at temperature 1 from several openings. The same on every run with the
+ * same number of threads and CPU. */
+qins_status qins_calibration_write(const qins_model *model, size_t n_tokens, qins_progress progress,
+                                   void *progress_user, qins_calibration_text *text, qins_error *err);
 void qins_calibration_free(qins_calibration_text *text);
 
 /* Can an item be rounded with feedback? Packed gauss and uniform codes with a scale a row can. */
 bool qins_can_feed_back(const qins_plan_item *item);
 
 typedef struct qins_calibrate_result {
-    size_t n_fed_back;  /* matrices rounded with feedback */
-    size_t n_fallbacks; /* those of experts that too few tokens reached: rounded to the nearest */
+    size_t n_fed_back;   /* matrices rounded with feedback */
+    size_t n_fallbacks;  /* those of experts that too few tokens reached: rounded to the nearest */
+    double predicted_kl; /* nats a token, where widths were chosen; else -1 */
 } qins_calibrate_result;
 
 /* Rounds the linears of all layers that the plan encodes, as far as they are not in `rounded` yet. Memory: the hidden
@@ -35,7 +42,7 @@ qins_status qins_calibrate(const qins_model *model, const qins_plan *plan, const
 
 /* The whole of it, with the text that options name; *rounded stays NULL when the plan has nothing that can be fed back.
  * On failure *rounded may be set: it is closed by the caller in every case. */
-qins_status qins_calibrate_run(const qins_model *model, const qins_plan *plan, const qins_compress_options *options,
+qins_status qins_calibrate_run(const qins_model *model, qins_plan *plan, const qins_compress_options *options,
                                const char *out_path, qins_rounded **rounded, qins_calibrate_result *result,
                                qins_error *err);
 

@@ -1,13 +1,23 @@
-/* What compress asks for: text, a folder to go on from, and the rounding. SPDX-License-Identifier: MIT */
+/* What compress asks for: text, widths, a folder to go on from, and the rounding. SPDX-License-Identifier: MIT */
+#include "model/allocate.h"
 #include "model/calibrate.h"
+#include "model/sensitivity.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
-/* Everything that the rounded matrices depend on. */
-static void make_key(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
-                     XXH3_state_t *hash, char key[QINS_ROUNDED_KEY]) {
+/* Sequences that sensitivities are measured on: 4,096 tokens. */
+enum { SENSITIVITY_SEQUENCES = 8 };
+
+static bool writes_itself(const qins_compress_options *o) {
+    return strcmp(o->calibrate, "self") == 0;
+}
+
+/* Everything that the rounded matrices depend on. text: without ids when the model writes it. */
+static void make_key(const qins_model *model, const qins_plan *plan, const qins_compress_options *o,
+                     const qins_calibration_text *text, XXH3_state_t *hash, char key[QINS_ROUNDED_KEY]) {
     const qins_checkpoint *c = model->weights->checkpoint;
     XXH3_128bits_reset(hash);
     XXH3_128bits_update(hash, QINS_VERSION_STRING, sizeof QINS_VERSION_STRING);
@@ -30,8 +40,10 @@ static void make_key(const qins_model *model, const qins_plan *plan, const qins_
         XXH3_128bits_update(hash, item->parameter->name, strlen(item->parameter->name) + 1);
         XXH3_128bits_update(hash, about, sizeof about);
     }
-    XXH3_128bits_update(hash, &text->window, sizeof text->window);
-    XXH3_128bits_update(hash, text->ids, text->n_sequences * text->window * sizeof *text->ids);
+    const double goals[] = {
+        o->bpw, o->max_kl, (double)o->max_bytes, (double)o->embed_bits, (double)o->calibrate_tokens, writes_itself(o)};
+    XXH3_128bits_update(hash, goals, sizeof goals);
+    if (text->ids != NULL) XXH3_128bits_update(hash, text->ids, text->n_sequences * text->window * sizeof *text->ids);
     XXH128_hash_t sum = XXH3_128bits_digest(hash);
     snprintf(key, QINS_ROUNDED_KEY, "%016llx%016llx", (unsigned long long)sum.high64, (unsigned long long)sum.low64);
 }
@@ -42,23 +54,85 @@ static bool any_item(const qins_plan *plan) {
     return false;
 }
 
-qins_status qins_calibrate_run(const qins_model *model, const qins_plan *plan, const qins_compress_options *options,
+static qins_status open_folder(const qins_model *model, const qins_plan *plan, const qins_compress_options *o,
+                               const qins_calibration_text *text, const char *out_path, qins_rounded **rounded,
+                               qins_error *err) {
+    char key[QINS_ROUNDED_KEY];
+    XXH3_state_t *hash = XXH3_createState();
+    if (hash == NULL) return qins_fail_memory(err, sizeof(XXH128_hash_t), "a hash");
+    make_key(model, plan, o, text, hash, key);
+    XXH3_freeState(hash);
+    return qins_rounded_open(out_path, key, rounded, err);
+}
+
+/* The model's own text, or that of the run before. */
+static qins_status own_text(const qins_model *model, const qins_compress_options *o, qins_rounded *rounded,
+                            qins_calibration_text *text, qins_error *err) {
+    size_t shape[2];
+    if (qins_rounded_load(rounded, "text-shape", shape, sizeof shape)) {
+        *text = (qins_calibration_text){qins_alloc(shape[0] * shape[1], sizeof *text->ids), shape[0], shape[1]};
+        if (text->ids == NULL) return qins_fail_memory(err, shape[0] * shape[1] * sizeof *text->ids, "text");
+        if (qins_rounded_load(rounded, "text", text->ids, shape[0] * shape[1] * sizeof *text->ids)) return QINS_OK;
+        qins_calibration_free(text);
+    }
+    qins_status status = qins_calibration_write(model, o->calibrate_tokens, o->progress, o->progress_user, text, err);
+    if (status != QINS_OK) return status;
+    shape[0] = text->n_sequences;
+    shape[1] = text->window;
+    status = qins_rounded_save(rounded, "text", text->ids, shape[0] * shape[1] * sizeof *text->ids, err);
+    return status == QINS_OK ? qins_rounded_save(rounded, "text-shape", shape, sizeof shape, err) : status;
+}
+
+/* ---- widths ---- */
+
+static bool has_goal(const qins_compress_options *o) {
+    return o->bpw > 0 || o->max_bytes > 0 || o->max_kl > 0;
+}
+
+/* Bytes of the file besides codes and scales of the matrices whose width is chosen; headers from above. */
+static uint64_t fixed_bytes(const qins_plan *plan) {
+    enum { TABLES = 4096, HEADER = 4096, PER_TENSOR = 256, PER_ENCODED = 800, NAMES = 8 };
+    uint64_t n = TABLES + HEADER;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const qins_plan_item *item = &plan->items[i];
+        n += NAMES * strlen(item->parameter->name) + (item->encode ? PER_ENCODED : PER_TENSOR);
+        n += qins_plan_plain_bytes(item);
+    }
+    return n;
+}
+
+static qins_status choose_widths(const qins_model *model, const qins_compress_options *o,
+                                 const qins_calibration_text *text, qins_rounded *rounded, qins_plan *plan,
+                                 double *predicted_kl, qins_error *err) {
+    double *kl = qins_alloc(plan->n_items, sizeof *kl);
+    if (kl == NULL) return qins_fail_memory(err, plan->n_items * sizeof *kl, "sensitivities");
+    qins_status status = QINS_OK;
+    if (!qins_rounded_load(rounded, "sensitivities", kl, plan->n_items * sizeof *kl)) {
+        status = qins_sensitivities(model, plan, text, SENSITIVITY_SEQUENCES, o->progress, o->progress_user, kl, err);
+        if (status == QINS_OK)
+            status = qins_rounded_save(rounded, "sensitivities", kl, plan->n_items * sizeof *kl, err);
+    }
+    if (status == QINS_OK) status = qins_allocate(o, kl, fixed_bytes(plan), plan, predicted_kl, err);
+    free(kl);
+    return status;
+}
+
+qins_status qins_calibrate_run(const qins_model *model, qins_plan *plan, const qins_compress_options *o,
                                const char *out_path, qins_rounded **rounded, qins_calibrate_result *result,
                                qins_error *err) {
     *rounded = NULL;
+    *result = (qins_calibrate_result){.predicted_kl = -1};
     if (!any_item(plan)) return QINS_OK;
-    qins_calibration_text text;
-    char key[QINS_ROUNDED_KEY];
-    qins_status status = qins_calibration_read(model, options->calibrate, options->calibrate_tokens, &text, err);
-    XXH3_state_t *hash = XXH3_createState();
-    if (status == QINS_OK && hash == NULL) status = qins_fail_memory(err, sizeof(XXH128_hash_t), "a hash");
-    if (status == QINS_OK) {
-        make_key(model, plan, &text, hash, key);
-        status = qins_rounded_open(out_path, key, rounded, err);
-    }
+    qins_calibration_text text = {0};
+    double predicted_kl = -1;
+    qins_status status = QINS_OK;
+    if (!writes_itself(o)) status = qins_calibration_read(model, o->calibrate, o->calibrate_tokens, &text, err);
+    if (status == QINS_OK) status = open_folder(model, plan, o, &text, out_path, rounded, err);
+    if (status == QINS_OK && writes_itself(o)) status = own_text(model, o, *rounded, &text, err);
+    if (status == QINS_OK && has_goal(o)) status = choose_widths(model, o, &text, *rounded, plan, &predicted_kl, err);
     if (status == QINS_OK)
-        status = qins_calibrate(model, plan, &text, *rounded, options->progress, options->progress_user, result, err);
-    XXH3_freeState(hash);
+        status = qins_calibrate(model, plan, &text, *rounded, o->progress, o->progress_user, result, err);
+    result->predicted_kl = predicted_kl;
     qins_calibration_free(&text);
     return status;
 }

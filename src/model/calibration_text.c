@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW = 512, MAX_TEXT = 64 << 20 };
+enum { MAX_TEXT = 64 << 20 };
 
 /* Windows of a token sequence, spread evenly. */
 static qins_status cut_windows(const qins_hparams *h, const int32_t *ids, size_t n_ids, size_t n_tokens,
                                qins_calibration_text *text, qins_error *err) {
-    size_t window = qins_min_size(qins_min_size(WINDOW, h->max_position), qins_min_size(n_ids, n_tokens));
+    size_t window =
+        qins_min_size(qins_min_size(QINS_CALIBRATION_WINDOW, h->max_position), qins_min_size(n_ids, n_tokens));
     if (window < 2)
         return qins_fail(err, QINS_ERR_ARGUMENT, "the calibration text has %zu tokens: at least 2 are needed", n_ids);
     size_t n = qins_max_size(1, qins_min_size(n_ids, n_tokens) / window);

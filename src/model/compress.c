@@ -296,10 +296,15 @@ static qins_status write_tensors(job *j, qins_error *err) {
 static json_t *quantization_config(const qins_compress_options *o) {
     qins_encode_options linear = o->linear;
     qins_encode_resolve(&linear, NULL);
-    json_t *config = json_pack("{s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:i}", "quant_method", "qins", "version",
+    json_t *config = json_pack("{s:s, s:i, s:s, s:i, s:s, s:s, s:s}", "quant_method", "qins", "version",
                                QINS_FORMAT_VERSION, "codec", qins_codec_name(linear.codec), "bits", linear.bits,
                                "storage", qins_storage_name(linear.storage), "scale", qins_scale_name(linear.scale),
-                               "targets", o->targets != NULL ? o->targets : "all", "embed_bits", o->embed_bits);
+                               "targets", o->targets != NULL ? o->targets : "all");
+    if (o->embed_bits != QINS_EMBED_AUTO) json_object_set_new(config, "embed_bits", json_integer(o->embed_bits));
+    if (o->calibrate != NULL) {
+        json_object_set_new(config, "calibrate", json_string(strcmp(o->calibrate, "self") == 0 ? "self" : "text"));
+        json_object_set_new(config, "calibrate_tokens", json_integer((json_int_t)o->calibrate_tokens));
+    }
     if (linear.rotate == QINS_ON)
         json_object_set_new(config, "rotation_seed", json_integer((json_int_t)linear.rotation_seed));
     if (o->pack == QINS_PACK_ENTROPY) json_object_set_new(config, "pack", json_string("entropy"));
@@ -389,16 +394,21 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
 }
 
 void qins_compress_defaults(qins_compress_options *o) {
-    *o = (qins_compress_options){.embed_bits = 8, .calibrate_tokens = 32768};
+    *o = (qins_compress_options){.embed_bits = QINS_EMBED_AUTO, .calibrate_tokens = 32768};
     qins_encode_defaults(&o->linear);
 }
 
 qins_status qins_compress_check_options(const qins_compress_options *o, qins_error *err) {
     qins_encode_options linear = o->linear;
     int max_embed_bits = linear.codec == QINS_CODEC_LOG ? 9 : 8;
-    if (o->embed_bits != 0 && (o->embed_bits < QINS_MIN_BITS || o->embed_bits > max_embed_bits))
+    if (o->embed_bits != 0 && o->embed_bits != QINS_EMBED_AUTO &&
+        (o->embed_bits < QINS_MIN_BITS || o->embed_bits > max_embed_bits))
         return qins_fail(err, QINS_ERR_ARGUMENT, "embed-bits: expected keep or %d to %d, not %d", QINS_MIN_BITS,
                          max_embed_bits, o->embed_bits);
+    if ((o->bpw > 0) + (o->max_bytes > 0) + (o->max_kl > 0) > 1)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "bpw, size and max-kl each choose the widths: give one of them");
+    if ((o->max_bytes > 0 || o->max_kl > 0) && o->calibrate == NULL)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "size and max-kl need text to calibrate with");
     return qins_encode_resolve(&linear, err);
 }
 
@@ -417,6 +427,7 @@ static qins_status calibrate(job *j, const char *out_path, qins_error *err) {
     qins_status status = qins_calibrate_run(j->model, &j->plan, j->options, out_path, &j->rounded, &result, err);
     j->result.n_fed_back = result.n_fed_back;
     j->result.n_fallbacks = result.n_fallbacks;
+    j->result.predicted_kl = result.predicted_kl;
     return status;
 }
 
@@ -439,7 +450,7 @@ static bool is_lossless(const job *j) {
 
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
-    job j = {.options = options, .errors = json_object()};
+    job j = {.options = options, .errors = json_object(), .result = {.predicted_kl = -1}};
     qins_outdir *out = NULL;
     qins_status status = qins_compress_check_options(options, err);
     if (status == QINS_OK) status = open_source(&j, model_path, err);

@@ -11,6 +11,8 @@ size_t qins_plan_encoded_rows(const qins_plan_item *item) {
     return item->split.n_pieces > 0 ? item->split.n_encoded : (size_t)item->parameter->shape[0];
 }
 
+enum { DEFAULT_EMBED_BITS = 8 };
+
 uint64_t qins_plan_plain_bytes(const qins_plan_item *item) {
     const qins_type_info *type = &qins_types[item->type];
     uint64_t n_values = item->parameter->n_values;
@@ -96,7 +98,7 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
         item->index[i] = -1;
     bool table = p->role == QINS_ROLE_EMBEDDING || p->role == QINS_ROLE_HEAD;
     bool codec = o->linear.codec != QINS_CODEC_NONE && p->n_dims == 2;
-    qins_selection selection = codec && table && o->embed_bits > 0 ? QINS_SELECT_ALL : QINS_SELECT_NONE;
+    qins_selection selection = codec && table && o->embed_bits != 0 ? QINS_SELECT_ALL : QINS_SELECT_NONE;
     qins_status status = QINS_OK;
     plan_plain(item);
     if (codec && p->role == QINS_ROLE_LINEAR)
@@ -104,7 +106,7 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     if (status != QINS_OK) return status;
     if (selection == QINS_SELECT_NONE) return p->encoded != NULL ? plan_kept(item, err) : QINS_OK;
     if (table) {
-        item->options.bits = o->embed_bits;
+        item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? DEFAULT_EMBED_BITS : o->embed_bits;
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
@@ -160,7 +162,7 @@ static double bpw_at(const qins_plan *plan, int bits) {
 
 static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
     double bpw = o->bpw;
-    if (bpw <= 0 || o->linear.codec == QINS_CODEC_NONE) return QINS_OK;
+    if (bpw <= 0 || o->linear.codec == QINS_CODEC_NONE || o->calibrate != NULL) return QINS_OK;
     int bits = 8;
     while (bits >= QINS_MIN_BITS && bpw_at(plan, bits) > bpw)
         bits--;

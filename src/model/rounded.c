@@ -30,6 +30,7 @@ struct qins_rounded {
     size_t n_layers;
     FILE *layer; /* in work; NULL before its first matrix */
     XXH3_state_t *hash;
+    bool saved; /* something to go on from without a layer */
     uint64_t offset;
     entry *entries;
     size_t n_entries, capacity;
@@ -229,7 +230,7 @@ qins_status qins_rounded_open(const char *out_path, const char key[QINS_ROUNDED_
 void qins_rounded_close(qins_rounded *r, bool remove) {
     if (r == NULL) return;
     if (r->layer != NULL) fclose(r->layer);
-    if (r->lock_fd >= 0 && r->path != NULL && (remove || r->n_layers == 0)) {
+    if (r->lock_fd >= 0 && r->path != NULL && (remove || (r->n_layers == 0 && !r->saved))) {
         empty_dir(r->path);
         rmdir(r->path);
     }
@@ -253,6 +254,20 @@ qins_status qins_rounded_load_hidden(qins_rounded *r, float *hidden, size_t n, q
     if (fits) memcpy(hidden, map.data + sizeof(uint64_t), n * sizeof *hidden);
     qins_map_close(&map);
     return fits ? QINS_OK : qins_fail(err, QINS_ERR_FORMAT, "%s: hidden states of another size; remove it", r->path);
+}
+
+bool qins_rounded_load(const qins_rounded *r, const char *name, void *data, size_t n) {
+    qins_map map;
+    if (!map_whole(r, name, &map)) return false;
+    bool fits = map.size == n + sizeof(uint64_t);
+    if (fits) memcpy(data, map.data, n);
+    qins_map_close(&map);
+    return fits;
+}
+
+qins_status qins_rounded_save(qins_rounded *r, const char *name, const void *data, size_t n, qins_error *err) {
+    r->saved = true;
+    return write_file(r, name, data, n, err);
 }
 
 /* ---- writing ---- */

@@ -27,6 +27,10 @@ size_t qins_rounded_n_layers(const qins_rounded *rounded);
 /* Hidden states after the last finished layer. */
 qins_status qins_rounded_load_hidden(qins_rounded *rounded, float *hidden, size_t n, qins_error *err);
 
+/* Small results that come before the layers: text, sensitivities. False when there is none of this name and size. */
+bool qins_rounded_load(const qins_rounded *rounded, const char *name, void *data, size_t n);
+qins_status qins_rounded_save(qins_rounded *rounded, const char *name, const void *data, size_t n, qins_error *err);
+
 /* Appends a matrix to the layer in work. data: every part that info has. */
 qins_status qins_rounded_put(qins_rounded *rounded, const char *name, const qins_part_info info[QINS_PART_COUNT],
                              const void *const data[QINS_PART_COUNT], const qins_encode_stats *stats, qins_error *err);
