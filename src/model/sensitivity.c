@@ -296,7 +296,7 @@ static qins_status head_backward(pass *p, qins_error *err) {
     qins_status status = QINS_OK;
     if (w == NULL || logits == NULL || x == NULL || squares == NULL)
         status = qins_fail_memory(err, vocab * width * sizeof *w, "the head");
-    if (status == QINS_OK) qins_matrix_decode_rows(&m->head, 0, vocab, w);
+    if (status == QINS_OK) qins_matrix_decode_rows(&m->head.weight, 0, vocab, w);
     uint64_t random = 1;
     for (size_t t = 0; t < p->n_tokens && status == QINS_OK; t += CHUNK) {
         size_t n = qins_min_size(CHUNK, p->n_tokens - t);
@@ -308,7 +308,7 @@ static qins_status head_backward(pass *p, qins_error *err) {
         qins_dense_nt(n, vocab, width, 1.0f, x, width, w, width, 0.0f, logits, vocab);
 #pragma omp parallel for schedule(static)
         for (size_t i = 0; i < n; i++) {
-            if (m->head_bias != NULL) add(logits + i * vocab, m->head_bias, vocab);
+            if (m->head.bias != NULL) add(logits + i * vocab, m->head.bias, vocab);
             if (h->logit_cap > 0) qins_soft_cap(h->logit_cap, logits + i * vocab, vocab);
             logit_gradient(h, logits + i * vocab, draws[i]);
         }

@@ -42,6 +42,37 @@ for delay in 0.2 0.4 0.7 1 1.5 2 3 4; do
 done
 echo "went on from a folder $resumed times"
 
+# Goals: the average, the size and the loss that were asked for, with widths that differ.
+goal() { # goal NAME OPTIONS...
+    name=$1
+    shift
+    # shellcheck disable=SC2086
+    qins compress "$toy" "$work/goal" --calibrate "$work/text" --calibrate-tokens 8192 --force --json "$@" >"$work/json"
+    check "$name: matrices differ in width" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.codec == "gauss") | .bits] | unique | length')" -gt 1
+}
+number() { awk -v a="$(jq "$1" "$work/json")" "BEGIN { exit !($2) }"; }
+goal "--bpw 4.4" --bpw 4.4
+check "--bpw 4.4 is used up and not exceeded" number .bpw "a <= 4.401 && a > 4.3"
+goal "--bpw 5.3 of the linears" --bpw 5.3 --embed-bits 8
+check "the embedding has the width that was given" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.role == "embedding") | .bits] == [8]')" = true
+goal "--size 2.1MB" --size 2.1MB
+bytes=$(stat -c %s "$work/goal/model.safetensors")
+check "the file of $bytes bytes is within 2.1 MB and uses it" test "$bytes" -le 2100000 -a "$bytes" -gt 2000000
+goal "--max-kl 0.01" --max-kl 0.01
+check "the prediction is within the goal" number .predicted_kl "a <= 0.01 && a > 0.009"
+found=$(kl "$work/goal")
+echo "--max-kl 0.01, calibrated on documentation: KL $found on tales"
+check "the loss on another kind of text is of that order" awk -v a="$found" 'BEGIN { exit !(a < 0.02 && a > 0.005) }'
+exits 1 "a size that nothing fits" qins compress "$toy" "$work/none" --calibrate "$work/text" --size 1MB
+says "the smallest width takes"
+
+# Text that the model writes itself: the same on every run.
+qins compress "$toy" "$work/self" --bits 4 --calibrate self --calibrate-tokens 4096 --embed-bits keep >/dev/null
+qins compress "$toy" "$work/again" --bits 4 --calibrate self --calibrate-tokens 4096 --embed-bits keep >/dev/null
+check "two runs give the same file" cmp "$work/self/model.safetensors" "$work/again/model.safetensors"
+qins compress "$toy" "$work/near" --bits 4 --calibrate none --embed-bits keep --force >/dev/null
+check "calibration on its own text helps" awk -v a="$(kl "$work/self")" -v b="$(kl "$work/near")" 'BEGIN { print a, b; exit !(a < 0.8 * b) }'
+
 # A text of a few tokens, and one with none.
 printf 'Once upon a time' >"$work/short"
 qins compress "$toy" "$work/few" --calibrate "$work/short" --embed-bits keep >/dev/null

@@ -57,10 +57,15 @@ exits 2 "f32 storage without the rational codec" qins compress a b --storage f32
 exits 2 "alpha without the rational codec" qins compress a b --alpha 2
 exits 2 "9 bits without the log codec" qins compress a b --bits 9
 
-for later in "--size 4G" "--max-kl 0.1"; do
+for goal in "--size 4G" "--max-kl 0.1"; do
     # shellcheck disable=SC2086 # option and value
-    exits 2 "what a later version will do is refused: $later" qins compress a b $later
-    says "not in this version"
+    exits 2 "a goal without calibration is refused: $goal" qins compress a b --calibrate none $goal
+    says "need --calibrate"
+    # shellcheck disable=SC2086
+    exits 2 "a goal and a width: $goal" qins compress a b --calibrate self --bits 4 $goal
+done
+for size in 0 12X 1.2.3GB GB -5MB; do
+    exits 2 "--size $size" qins compress a b --calibrate self --size "$size"
 done
 
 exits 2 "no command" qins
