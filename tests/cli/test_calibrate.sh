@@ -50,6 +50,7 @@ goal() { # goal NAME OPTIONS...
     qins compress "$toy" "$work/goal" --calibrate "$work/text" --calibrate-tokens 8192 --force --json "$@" >"$work/json"
     check "$name: matrices differ in width" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.codec == "gauss") | .bits] | unique | length')" -gt 1
 }
+# shellcheck disable=SC2317 # called by check
 number() { awk -v a="$(jq "$1" "$work/json")" "BEGIN { exit !($2) }"; }
 goal "--bpw 4.4" --bpw 4.4
 check "--bpw 4.4 is used up and not exceeded" number .bpw "a <= 4.401 && a > 4.3"
