@@ -94,9 +94,11 @@ def write_model(model, tokenizer, out):
 def write_card(out, args, model, tokenizer, history, n_train, cpu_seconds):
     """Write the model card: what it is, how it was made, what it scores, how it writes."""
     c = model.config
+    steps = f", stopped at step {args.stop_at}" if args.stop_at else ""
     n_params = sum(p.numel() for p in model.parameters())
     quote = "\n".join("> " + line for line in sample_text(model, tokenizer, 160, 0.8).splitlines())
-    rows = "\n".join(f"| {e['epoch']} | {e['train_loss']:.4f} | {e['valid_loss']:.4f} |" for e in history)
+    shown = lambda loss: "" if math.isnan(loss) else f"{loss:.4f}"
+    rows = "\n".join(f"| {e['epoch']} | {shown(e['train_loss'])} | {e['valid_loss']:.4f} |" for e in history)
     loss = history[-1]["valid_loss"]
     card = f"""# The second small model of qins
 
@@ -107,7 +109,7 @@ nothing else. It is as unlike `models/toy` as so small a model can be, so that n
 tests have a llama with grouped-query attention and BF16 weights in a fresh clone.
 
 - **Data**: public-domain tales (fairy tales, fables, novels), {n_train:,} tokens, as the toy's.
-- **Recipe**: `tools/train_tales.py`, {args.epochs} epochs of {args.batch} x {args.ctx} tokens a step, AdamW (betas 0.9 and 0.95, weight
+- **Recipe**: `tools/train_tales.py`, {args.epochs} epochs of {args.batch} x {args.ctx} tokens a step{steps}, AdamW (betas 0.9 and 0.95, weight
   decay {args.weight_decay} on matrices), one-cycle learning rate with peak {args.lr}, gradients clipped at norm 1, bfloat16
   autocast, BOS in place of the first token of every second window, seed {args.seed}; {cpu_seconds / 60:.0f} minutes of CPU on one thread.
 - **Validation loss**: **{loss:.4f}** nats a token on the held-out tales, context {args.ctx}, before rounding to BF16

@@ -46,6 +46,7 @@ def parse_args(description=__doc__, **defaults):
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--stop-at", type=int, help="write the model after this step, before the schedule is over")
     parser.set_defaults(**defaults)
     return parser.parse_args()
 
@@ -288,6 +289,8 @@ def train(args, recipe=TOY):
         for i, batch in enumerate(epoch_batches(train_ids, args, epoch)):
             if epoch * epoch_steps + i < step:
                 continue
+            if step == args.stop_at:
+                break
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = batch_loss(model, recipe.prepare_batch(batch))
             loss.backward()
@@ -309,11 +312,16 @@ def train(args, recipe=TOY):
             if step % 100 == 0:
                 save_state(state_file, model, optimizer, schedule, step, history, cpu_seconds())
         valid = validation_loss(model, valid_ids, args.ctx)
-        history.append({"epoch": epoch + 1, "train_loss": sum(losses) / len(losses), "valid_loss": valid})
+        # A run that was resumed at the stop has no loss of its own to show.
+        train_loss = sum(losses) / len(losses) if losses else math.nan
+        epochs = epoch + 1 if step % epoch_steps == 0 else round(step / epoch_steps, 2)
+        history.append({"epoch": epochs, "train_loss": train_loss, "valid_loss": valid})
         print(f"epoch {epoch + 1}: {history[-1]}", flush=True)
         save_state(state_file, model, optimizer, schedule, step, history, cpu_seconds())
         if epoch == 0 and args.early:
             recipe.write_model(model, tokenizer, args.early)
+        if step == args.stop_at:
+            break
     recipe.write_model(model, tokenizer, args.out)
     recipe.write_card(args.out, args, model, tokenizer, history, len(train_ids), cpu_seconds())
 

@@ -35,6 +35,12 @@ json "both ways of rounding at one rate" '.points | length == 2 and .[1].series 
 json "feedback diverges less" '.points[1].kl_mean < 0.8 * .points[0].kl_mean'
 check "nothing of it is left" test "$(ls -A "$work/reports")" = r.html
 
+# A model of another kind: its linears are the columns of the error maps.
+"$QINS" sweep "$QINS_SOURCE/models/tales" --out "$work/reports/r.html" --codecs gauss --bits 4 --max-tokens 32 >/dev/null
+for kind in q k v o gate up down; do
+    check "the error map has $kind" grep -q "text-anchor=\"middle\">$kind</text>" "$work/reports/r.html"
+done
+
 exits 2 "without --out it is a usage error" qins sweep "$toy"
 exits 2 "an unknown codec is a usage error" qins sweep "$toy" --out "$work/r.html" --codecs gaus
 says "gauss"
