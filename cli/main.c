@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "output.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,7 +104,18 @@ static void wait_shortly_then_sleep(char **argv) {
     execv("/proc/self/exe", argv); /* where this fails, threads spin */
 }
 
+/* By default glibc takes blocks of megabytes from the heap after the first has been freed. The buffers of a tensor are
+ * such blocks: small ones that outlive them break up the heap, which then grows with the number of tensors (to 500 MiB
+ * for Phi-3.5-mini, docs/phi-3.5.md). With a fixed threshold large blocks are mapped and go back when they are freed.
+ */
+static void keep_heap_small(void) {
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 int main(int argc, char **argv) {
+    keep_heap_small();
     wait_shortly_then_sleep(argv);
     /* A reader that went away shows up as a failed write, which finish_output reports. */
     signal(SIGPIPE, SIG_IGN);
