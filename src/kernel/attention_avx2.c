@@ -14,6 +14,15 @@ INLINE void store_half(uint16_t *p, vf v) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+INLINE vf load_bytes(const uint8_t *p) {
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
+INLINE void store_bytes(uint8_t *p, vu v) {
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
+}
+
 /* 8 codes of b bits are b bytes. Each word gets the two bytes that hold its code, then the code moves to its lowest
  * bit.
  */

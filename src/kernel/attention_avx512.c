@@ -14,6 +14,14 @@ INLINE void store_half(uint16_t *p, vf v) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+INLINE vf load_bytes(const uint8_t *p) {
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
+INLINE void store_bytes(uint8_t *p, vu v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)v));
+}
+
 /* 16 codes of b bits are 2 b bytes. Each word gets the two bytes that hold its code, then the code moves to its lowest
  * bit. */
 INLINE vu load_codes(const uint8_t *row, int bits, size_t i) {

@@ -14,6 +14,15 @@ INLINE void store_half(uint16_t *p, vf v) {
         p[i] = qins_float_to_half(v[i]);
 }
 
+INLINE vf load_bytes(const uint8_t *p) {
+    return (vf){p[0], p[1], p[2], p[3]};
+}
+
+INLINE void store_bytes(uint8_t *p, vu v) {
+    for (size_t i = 0; i < LANES; i++)
+        p[i] = (uint8_t)v[i];
+}
+
 INLINE vu load_codes(const uint8_t *row, int bits, size_t i) {
     unsigned b = (unsigned)bits, first = (unsigned)(i * b % 8);
     uint32_t word;

@@ -7,6 +7,8 @@
  *   QINS_VECTOR_CHUNKS    registers of a row that accumulate keeps for each query
  *   load_half(p)          LANES halves as floats
  *   store_half(p, v)      the other way, v within the range of F16
+ *   load_bytes(p)         LANES bytes as floats; compilers make it of single conversions otherwise
+ *   store_bytes(p, v)     the lowest byte of each word
  *   load_codes(row, bits, i)        codes i .. i+LANES-1 of a row, i a multiple of LANES; upper bits may be anything
  *   lookup(table, bits, codes)      table entries, by the lowest `bits` bits of each word
  *   sum_lanes(v)          sum of the lanes
@@ -19,7 +21,6 @@
 typedef float vf __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
-typedef uint8_t vb __attribute__((vector_size(QINS_VECTOR_LANES)));
 
 enum { LANES = QINS_VECTOR_LANES, CHUNKS = QINS_VECTOR_CHUNKS, QUERIES = 4 };
 
@@ -27,6 +28,8 @@ enum { LANES = QINS_VECTOR_LANES, CHUNKS = QINS_VECTOR_CHUNKS, QUERIES = 4 };
 
 INLINE vf load_half(const uint16_t *p);
 INLINE void store_half(uint16_t *p, vf v);
+INLINE vf load_bytes(const uint8_t *p);
+INLINE void store_bytes(uint8_t *p, vu v);
 INLINE vu load_codes(const uint8_t *row, int bits, size_t i);
 INLINE vf lookup(const float *table, int bits, vu codes);
 INLINE float sum_lanes(vf v);
@@ -53,11 +56,7 @@ INLINE vf select_f(vi mask, vf a, vf b) {
 INLINE vf load_values(const qins_kv_rows *rows, qins_kv_type type, const uint8_t *row, size_t d) {
     if (type == QINS_KV_F32) return load_f((const float *)(const void *)row + d);
     if (type == QINS_KV_F16) return load_half((const uint16_t *)(const void *)row + d);
-    if (type == QINS_KV_8) {
-        vb bytes;
-        memcpy(&bytes, row + d, sizeof bytes);
-        return __builtin_convertvector(bytes, vf) - 127.5f;
-    }
+    if (type == QINS_KV_8) return load_bytes(row + d) - 127.5f;
     int bits = qins_kv_bits(type);
     return lookup(rows->table, bits, load_codes(row, bits, d));
 }
@@ -175,8 +174,7 @@ INLINE void quantize(const qins_kv_codebook *book, int bits, const float *x, siz
     for (size_t d = 0; d < dims; d += LANES) {
         vf u = load_f(x + d);
         vu code = nearest(book, bits, u * inverse);
-        vb bytes = __builtin_convertvector(code, vb);
-        memcpy(codes + d, &bytes, sizeof bytes);
+        store_bytes(codes + d, code);
         vf entry = bits == 8 ? (__builtin_convertvector((vi)code, vf) - 127.5f) * (1.0f / 127.5f)
                              : lookup(book->table, bits, code);
         cross_sum += u * entry;

@@ -217,7 +217,7 @@ static void bench(void) {
             static float scores[MAX_QUERIES * MAX_ROWS], out[MAX_QUERIES * MAX_DIMS];
             case_data *c = make_case((qins_kv_type)type, DIMS, &r);
             const qins_attention_kernels *k = tables[t]->attention;
-            int repeat = t == 0 ? REPEAT / 100 : REPEAT;
+            int repeat = t == 0 ? REPEAT / 1000 : REPEAT / 10;
             printf("%-8s %2d bits", tables[t]->name, qins_kv_bits((qins_kv_type)type));
             for (size_t q = 1; q <= 8; q *= 2) {
                 double start = seconds();
