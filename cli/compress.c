@@ -97,7 +97,7 @@ typedef struct compress_arguments {
     common_options common;
     int codec, storage, rotate, bits, packing;
     scale_choice scale;
-    double bpw, alpha;
+    double bpw, file_bpw, alpha;
     const char *calibrate, *targets;
     double max_kl;
     uint64_t size;
@@ -122,12 +122,17 @@ static int refuse_contradictions(const compress_arguments *a, qins_codec codec, 
             "option '--round feedback' goes with packed gauss or uniform codes and one scale a row only");
     if (a->round == ROUND_FEEDBACK && !calibrates(a))
         return usage_error("option '--round feedback' needs text: --calibrate FILE");
-    if ((a->bpw > 0) + (a->bits != BITS_NOT_GIVEN) + (a->size > 0) + (a->max_kl > 0) > 1)
-        return usage_error("options '--bits', '--bpw', '--size' and '--max-kl' all set the width: give one of them");
+    if ((a->bpw > 0) + (a->bits != BITS_NOT_GIVEN) + (a->size > 0) + (a->max_kl > 0) + (a->file_bpw > 0) > 1)
+        return usage_error(
+            "options '--bits', '--bpw', '--size', '--max-kl' and '--file-bpw' all set the width: give one of them");
     if ((a->size > 0 || a->max_kl > 0) && !(calibrates(a) && can_feed_back(a, codec, storage)))
         return usage_error(
             "options '--size' and '--max-kl' choose widths by calibration: they need --calibrate self or "
             "FILE, and packed gauss or uniform codes with one scale a row");
+    if (a->file_bpw > 0 && codec != QINS_CODEC_UNIFORM && a->codec != 0)
+        return usage_error("option '--file-bpw' makes codes of its own: leave '--codec' out");
+    if (a->file_bpw > 0 && (storage != QINS_STORAGE_PACKED || a->scale.kind > QINS_SCALE_ROW))
+        return usage_error("option '--file-bpw' goes with packed storage and one scale a row");
     if (storage == QINS_STORAGE_SEED && codec != QINS_CODEC_LOG)
         return usage_error("option '--storage seed' goes with '--codec log' only");
     if (storage == QINS_STORAGE_F32 && codec != QINS_CODEC_RATIONAL)
@@ -155,6 +160,7 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->linear.group_size = a->scale.group_size;
     o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
     o->bpw = a->bpw;
+    o->file_bpw = a->file_bpw;
     o->pack = a->packing == 1 || a->codec == LOSSLESS ? QINS_PACK_ENTROPY : QINS_PACK_NONE;
     o->max_bytes = a->size;
     o->max_kl = a->max_kl;
@@ -184,6 +190,9 @@ static int print_result(const compress_arguments *a, const char *out_path, const
            ratio);
     printf("  encoded     %s of %s tensors at %.3f bits a weight, scales and tables included\n",
            format_count(r->n_encoded).text, format_count(r->n_tensors).text, r->bpw);
+    if (a->file_bpw > 0)
+        printf("  in memory   %.3f bits a weight; 'qins audit' lists what each tensor takes in the file
+", r->bpw);
     printf("  error       %.3g of the squared weights\n", r->rel_mse);
     if (r->codes_used > 0)
         printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
@@ -276,6 +285,14 @@ int command_compress(int argc, char **argv) {
          .help =
              "instead of --bits: at most X bits a weight, scales included, over the linears, and embedding and head "
              "unless --embed-bits is given; with --calibrate the widths that lose least, else one for all linears"},
+        {.name = "file-bpw",
+         .kind = OPTION_REAL,
+         .value = &a.file_bpw,
+         .value_name = "X",
+         .min = 1.1,
+         .max = 7,
+         .help = "instead of --bits: uniform codes, entropy-coded, whose linears take X bits a weight in the file; in "
+                 "memory they take one or two bits more"},
         {.name = "storage",
          .kind = OPTION_CHOICE,
          .value = &a.storage,

@@ -134,8 +134,8 @@ QINS_API void qins_free(void *p);
 /* Text of ids as they come, for output while it is generated. Every part is valid UTF-8 and ends with a character: one
  * whose bytes are spread over several tokens comes out with the last of them. For a byte-level vocabulary the parts
  * together are what qins_detokenize gives for all the ids; for one with byte tokens ("<0xE2>") that holds for ids of
- * valid text. To go on after a prompt, push its ids first and drop their text: what a decoder does to the first token of
- * a text, such as taking off its space, then happens there. Not thread-safe; the model must outlive it. */
+ * valid text. To go on after a prompt, push its ids first and drop their text: what a decoder does to the first token
+ * of a text, such as taking off its space, then happens there. Not thread-safe; the model must outlive it. */
 typedef struct qins_detok qins_detok;
 
 QINS_API qins_status qins_detok_new(const qins_model *model, bool skip_special, qins_detok **detok, qins_error *err);
@@ -269,6 +269,7 @@ typedef struct qins_encode_options {
     qins_scale_kind scale;
     size_t group_size; /* for QINS_SCALE_GROUP: a multiple of 4 */
     double alpha;      /* rational codec; 0 = fit to least squared error */
+    double rate;       /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
 } qins_encode_options;
 
 QINS_API void qins_encode_defaults(qins_encode_options *options);
@@ -289,6 +290,7 @@ typedef struct qins_compress_options {
                    included. Without calibration: the largest width for all linears within it */
     uint64_t max_bytes; /* of the file of weights */
     double max_kl;      /* KL divergence from the source in nats a token: the smallest file predicted to be within it */
+    double file_bpw;    /* > 0: uniform codes of this many bits in the file, entropy-coded; sets codec, bits and pack */
     /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
      * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:
      * docs/codecs.md */

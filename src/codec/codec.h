@@ -77,6 +77,17 @@ double qins_normal_quantile(double p);
 /* uniform.c: odd integers -(n-1), -(n-3) .. n-1. */
 void qins_uniform_codebook(qins_codebook *book, int bits);
 
+/* rate.c: uniform codes whose step is chosen for an entropy coder. price: share of the rate-distortion slope that
+ * rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
+#define QINS_RATE_PRICE 0.5
+/* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
+int qins_rate_width(double rate, double price);
+/* Step in standard deviations that brings N(0,1) to `rate` bits a code; length[2^bits]: -log2 of the codes'
+ * probabilities. */
+double qins_rate_step(int bits, double rate, double price, double *length);
+/* Scale of a row for the uniform table at a step in units of its root mean square. */
+float qins_rate_scale(const float *x, size_t n, double step);
+
 /* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
 static inline int qins_cell_of(const qins_codebook *book, float u) {
     float cell = u * book->cells_per_unit + 0.5f * (float)QINS_CELLS;

@@ -23,6 +23,7 @@ typedef struct encoder {
     qins_encode_options options;
     qins_codebook book;
     float tensor_scale;
+    double rate_step; /* > 0: the step in units of a row's root mean square */
     const float *signs; /* NULL without rotation */
     const qins_row_source *source;
 } encoder;
@@ -54,6 +55,8 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
             storage);
     if (o->scale == QINS_SCALE_GROUP && (o->group_size < 4 || o->group_size % 4 != 0))
         return qins_fail(err, QINS_ERR_ARGUMENT, "group size: expected a multiple of 4, not %zu", o->group_size);
+    if (o->rate != 0 && !(o->codec == QINS_CODEC_UNIFORM && packed && o->scale == QINS_SCALE_ROW && o->rate > 0))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "a rate goes with codec uniform, packed storage and a scale a row");
     if (o->alpha != 0 && !(o->alpha >= QINS_MIN_ALPHA && o->alpha <= QINS_MAX_ALPHA))
         return qins_fail(err, QINS_ERR_ARGUMENT, "alpha: expected %g to %g or fit, not %g", QINS_MIN_ALPHA,
                          QINS_MAX_ALPHA, o->alpha);
@@ -152,6 +155,10 @@ static void row_scales(const encoder *e, const float *row, float *scales) {
         return;
     }
     size_t step = e->options.scale == QINS_SCALE_GROUP ? e->options.group_size : e->n_cols;
+    if (e->rate_step > 0) {
+        scales[0] = qins_rate_scale(row, e->n_cols, e->rate_step);
+        return;
+    }
     for (size_t k = 0, g = 0; k < e->n_cols; k += step, g++)
         scales[g] = qins_fit_scale(&e->book, row + k, qins_min_size(step, e->n_cols - k), needs_thorough_search(e));
 }
@@ -273,6 +280,10 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     if (o->codec == QINS_CODEC_RATIONAL && !fit_alpha) qins_rational_codebook(&e->book, bits, (float)o->alpha);
     if (o->codec == QINS_CODEC_GAUSS) qins_gauss_codebook(&e->book, bits);
     if (o->codec == QINS_CODEC_UNIFORM) qins_uniform_codebook(&e->book, bits);
+    if (o->rate > 0) {
+        double length[QINS_MAX_LEVELS];
+        e->rate_step = qins_rate_step(bits, o->rate, 0, length);
+    }
     bool fit_scale = o->codec != QINS_CODEC_RATIONAL && o->scale == QINS_SCALE_TENSOR;
     if (!fit_alpha && !fit_scale) return QINS_OK;
     float *sample = NULL;

@@ -46,7 +46,8 @@ double qins_predict_kl(const qins_plan *plan, const double *kl) {
 
 /* Embedding and head do unless their width is given. */
 static bool takes_part(const qins_compress_options *o, const qins_plan_item *item) {
-    return item->encode && !item->keep && (item->parameter->role == QINS_ROLE_LINEAR || o->embed_bits == QINS_EMBED_AUTO);
+    return item->encode && !item->keep &&
+           (item->parameter->role == QINS_ROLE_LINEAR || o->embed_bits == QINS_EMBED_AUTO);
 }
 
 /* Bytes that an item takes at a width. */

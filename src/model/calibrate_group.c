@@ -97,6 +97,7 @@ void qins_group_apply(const qins_group *g, size_t i, const float *x, size_t n, f
 
 typedef struct rounding {
     qins_codebook book;
+    double rate;     /* wanted entropy of a code; 0 = least error */
     uint16_t *codes; /* [n_rows][n_cols] */
     float *scales;   /* [panels * 16] */
     uint8_t *packed;
@@ -120,6 +121,7 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
     r->packed = qins_alloc_aligned((size_t)item->parts[QINS_PART_CODES].n_bytes, 1);
     if (r->codes == NULL || r->scales == NULL || r->packed == NULL)
         return qins_fail_memory(err, n_rows * n_cols * sizeof *r->codes, "codes");
+    r->rate = item->options.rate;
     if (item->options.codec == QINS_CODEC_GAUSS)
         qins_gauss_codebook(&r->book, item->options.bits);
     else
@@ -128,9 +130,11 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
 }
 
 static void fit_scales(const float *w, size_t n_rows, size_t n_cols, bool thorough, rounding *r) {
+    double length[QINS_MAX_LEVELS], step = r->rate > 0 ? qins_rate_step(r->book.bits, r->rate, 0, length) : 0;
 #pragma omp parallel for schedule(dynamic, 8)
     for (size_t row = 0; row < n_rows; row++)
-        r->scales[row] = qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
+        r->scales[row] = step > 0 ? qins_rate_scale(w + row * n_cols, n_cols, step)
+                                  : qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
 }
 
 static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, rounding *r) {
@@ -141,6 +145,43 @@ static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, round
             float u = scale != 0.0f ? w[row * n_cols + k] / scale : 0.0f;
             r->codes[row * n_cols + k] = (uint16_t)qins_codebook_encode(&r->book, u);
         }
+}
+
+enum { RATE_TRIALS = 3 };
+
+static double entropy_of(const uint16_t *codes, size_t n) {
+    uint64_t histogram[QINS_MAX_LEVELS] = {0};
+    double bits = 0;
+    for (size_t i = 0; i < n; i++)
+        histogram[codes[i]]++;
+    for (size_t c = 0; c < QINS_MAX_LEVELS; c++)
+        if (histogram[c] > 0) bits -= (double)histogram[c] * log2((double)histogram[c] / (double)n);
+    return bits / (double)n;
+}
+
+/* Uniform codes of a wanted entropy: rounding with feedback that prefers the cheaper code. What the price does to the
+ * rate depends on H, so the step is corrected after each trial. */
+static qins_status round_to_rate(const float *w, size_t n_rows, const qins_feedback *f, double wanted, rounding *r,
+                                 qins_error *err) {
+    double length[QINS_MAX_LEVELS], rate = wanted, mean_d = 0;
+    float price[QINS_MAX_LEVELS];
+    for (size_t j = 0; j < f->n; j++)
+        mean_d += (double)f->d[j] / (double)f->n;
+    qins_status status = QINS_OK;
+    for (int trial = 0; trial < RATE_TRIALS && status == QINS_OK; trial++) {
+        double step = qins_rate_step(r->book.bits, rate, QINS_RATE_PRICE, length);
+        /* lambda of codec/rate.c in units of the squared scale, half a step */
+        for (size_t c = 0; c < r->book.n_levels; c++)
+            price[c] = (float)(QINS_RATE_PRICE * 2.0 * log(2.0) / 3.0 * mean_d * length[c]);
+        for (size_t row = 0; row < n_rows; row++)
+            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, step);
+        const qins_feedback_options o = {.n_scales = 1, .scale_lo = 1, .scale_hi = 1, .price = price};
+        status = qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
+        double miss = wanted - entropy_of(r->codes, n_rows * f->n);
+        if (fabs(miss) < 0.005) break;
+        rate += miss;
+    }
+    return status;
 }
 
 /* w := what the codes say, and what that cost. */
@@ -185,7 +226,10 @@ static qins_status round_rows(const qins_plan_item *item, float *w, const qins_f
     qins_status status = new_rounding(item, &r, err);
     if (status == QINS_OK) {
         fit_scales(w, n_rows, n_cols, item->options.rotate != QINS_ON, r);
-        if (feedback != NULL)
+        double rate = item->options.rate;
+        if (feedback != NULL && rate > 0)
+            status = round_to_rate(w, n_rows, feedback, rate, r, err);
+        else if (feedback != NULL)
             status = qins_feedback_round(feedback, &r->book, &search, w, n_rows, r->scales, r->codes, NULL, err);
         else
             round_to_nearest(w, n_rows, n_cols, r);

@@ -450,11 +450,16 @@ static bool is_lossless(const job *j) {
 
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,
                           qins_compress_result *result, qins_error *err) {
-    job j = {.options = options, .errors = json_object(), .result = {.predicted_kl = -1}};
+    qins_compress_options resolved = *options;
+    if (options->file_bpw > 0) {
+        resolved.linear.codec = QINS_CODEC_UNIFORM;
+        resolved.pack = QINS_PACK_ENTROPY;
+    }
+    job j = {.options = &resolved, .errors = json_object(), .result = {.predicted_kl = -1}};
     qins_outdir *out = NULL;
-    qins_status status = qins_compress_check_options(options, err);
+    qins_status status = qins_compress_check_options(&resolved, err);
     if (status == QINS_OK) status = open_source(&j, model_path, err);
-    if (status == QINS_OK) status = qins_plan_make(options, j.weights, &j.plan, err);
+    if (status == QINS_OK) status = qins_plan_make(&resolved, j.weights, &j.plan, err);
     for (size_t i = 0; status == QINS_OK && i < j.plan.n_items; i++)
         j.values_total += j.plan.items[i].parameter->n_values;
     if (status == QINS_OK) status = qins_outdir_begin(out_path, options->force, &out, err);

@@ -107,6 +107,7 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     if (selection == QINS_SELECT_NONE) return p->encoded != NULL ? plan_kept(item, err) : QINS_OK;
     if (table) {
         item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? DEFAULT_EMBED_BITS : o->embed_bits;
+        item->options.rate = 0;
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
@@ -178,10 +179,37 @@ static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, 
     return QINS_OK;
 }
 
+/* Uniform codes whose linears take file_bpw bits a weight once they are entropy-coded, scales included. */
+static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
+    /* What Huffman codes and chunks take beyond the entropy, measured at 3 to 5 bits (docs/entropy.md). */
+    static const double CODER_BITS = 0.02;
+    double scales = 0, values = 0;
+    if (o->file_bpw <= 0) return QINS_OK;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const qins_plan_item *item = &plan->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        scales += 8.0 * (double)item->parts[QINS_PART_SCALES].n_bytes;
+        values += (double)item->parameter->n_values;
+    }
+    double rate = o->file_bpw - (values > 0 ? scales / values : 0) - CODER_BITS;
+    if (!(rate >= 1) || rate > 7)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "file-bpw: expected 1.1 to 7, not %g", o->file_bpw);
+    int bits = qins_rate_width(rate, QINS_RATE_PRICE);
+    for (size_t i = 0; i < plan->n_items; i++) {
+        qins_plan_item *item = &plan->items[i];
+        if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
+        item->options.rate = rate;
+        qins_status status = qins_plan_set_bits(item, bits, err);
+        if (status != QINS_OK) return status;
+    }
+    return QINS_OK;
+}
+
 qins_status qins_plan_make(const qins_compress_options *o, const qins_weights *weights, qins_plan *plan,
                            qins_error *err) {
     qins_status status = plan_parameters(o, weights, plan, err);
-    return status == QINS_OK ? choose_bits(o, plan, err) : status;
+    if (status == QINS_OK) status = choose_bits(o, plan, err);
+    return status == QINS_OK ? choose_rate(o, plan, err) : status;
 }
 
 void qins_plan_free(qins_plan *plan) {
