@@ -56,7 +56,8 @@ int qins_rate_width(double rate, double price) {
 
 double qins_rate_step(int bits, double rate, double price, double *length) {
     size_t n_levels = (size_t)1 << bits;
-    double lo = 1e-3, hi = 16.0; /* the rate falls with the step */
+    double lo = least_step(bits), hi = 16.0; /* from there on the rate falls with the step */
+    if (rate_of(n_levels, lo, price, length) <= rate) return lo;
     for (int i = 0; i < BISECTIONS; i++) {
         double middle = sqrt(lo * hi);
         *(rate_of(n_levels, middle, price, length) > rate ? &lo : &hi) = middle;
