@@ -191,8 +191,7 @@ static int print_result(const compress_arguments *a, const char *out_path, const
     printf("  encoded     %s of %s tensors at %.3f bits a weight, scales and tables included\n",
            format_count(r->n_encoded).text, format_count(r->n_tensors).text, r->bpw);
     if (a->file_bpw > 0)
-        printf("  in memory   %.3f bits a weight; 'qins audit' lists what each tensor takes in the file
-", r->bpw);
+        printf("  in memory   %.3f bits a weight; 'qins audit' lists what each tensor takes in the file\n", r->bpw);
     printf("  error       %.3g of the squared weights\n", r->rel_mse);
     if (r->codes_used > 0)
         printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
