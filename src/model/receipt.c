@@ -83,6 +83,11 @@ static qins_status calibration(const qins_compress_options *o, const qins_compre
                                qins_error *err) {
     *out = json_null();
     if (o == NULL || o->calibrate == NULL) return QINS_OK;
+    if (strcmp(o->calibrate, "self") == 0) { /* the model wrote it: there is no file */
+        *out = json_pack("{s:s, s:I, s:I, s:I}", "text", "self", "tokens", (json_int_t)o->calibrate_tokens, "fed_back",
+                         (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks);
+        return *out != NULL ? QINS_OK : qins_fail_memory(err, 0, "a receipt");
+    }
     qins_map map;
     char hex[17];
     qins_status status = qins_map_open(o->calibrate, &map, err);
