@@ -21,6 +21,7 @@ static const command commands[] = {
     {"verify", command_verify, "REF MODEL", "measure what MODEL lost against REF"},
     {"sweep", command_sweep, "REF --out F.html", "chart rate against fidelity for codecs and widths"},
     {"run", command_run, "MODEL -p TEXT", "generate text"},
+    {"bench", command_bench, "MODEL", "measure speed beside this machine's limits"},
     {"tokenize", command_tokenize, "MODEL TEXT", "token ids of a text"},
     {"logits", command_logits, "MODEL --ids 1,2", "logits of token ids, as a .npy file"},
     {"export", command_export, "MODEL OUT", "decode back to plain safetensors"},

@@ -73,15 +73,24 @@ int progress_update(void *user, const char *stage, uint64_t done, uint64_t total
     return interrupted();
 }
 
-qins_status open_model(const char *path, bool no_check, qins_model **model, qins_error *err) {
+static qins_status open_with(const char *path, bool no_check, bool in_float, qins_model **model, qins_error *err) {
     static const double LOAD_PATIENCE = 2.0;
     progress_bar bar;
     progress_start(&bar);
     bar.patience = LOAD_PATIENCE;
-    const qins_model_options options = {.no_check = no_check, .progress = progress_update, .progress_user = &bar};
+    const qins_model_options options = {
+        .no_check = no_check, .float_arithmetic = in_float, .progress = progress_update, .progress_user = &bar};
     qins_status status = qins_model_open(path, &options, model, err);
     progress_end(&bar);
     return status;
+}
+
+qins_status open_model(const char *path, bool no_check, qins_model **model, qins_error *err) {
+    return open_with(path, no_check, false, model, err);
+}
+
+qins_status open_model_in_float(const char *path, bool no_check, qins_model **model, qins_error *err) {
+    return open_with(path, no_check, true, model, err);
 }
 
 void progress_end(progress_bar *bar) {

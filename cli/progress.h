@@ -24,6 +24,8 @@ void progress_start(progress_bar *bar);
 int progress_update(void *user, const char *stage, uint64_t done, uint64_t total);
 /* Opens a model with a bar that shows after two seconds: those that are mapped open at once. */
 qins_status open_model(const char *path, bool no_check, qins_model **model, qins_error *err);
+/* The same, with all products in FP32. */
+qins_status open_model_in_float(const char *path, bool no_check, qins_model **model, qins_error *err);
 /* Wipes the line. */
 void progress_end(progress_bar *bar);
 

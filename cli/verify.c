@@ -16,7 +16,7 @@ typedef struct verify_arguments {
     const char *text, *prompts, *html;
     size_t ctx, stride, max_tokens, gen, layers;
     requirement_list require;
-    bool no_check, receipt, no_receipt, no_sampling;
+    bool no_check, against_float, receipt, no_receipt, no_sampling;
     kv_bits kv;
 } verify_arguments;
 
@@ -129,7 +129,9 @@ static int verify_paths(verify_arguments *a, const char *reference_path, const c
         exit_status = check_receipt(
             &(receipt_arguments){&a->common, model_path, reference_path, text, text_bytes, prompts.lines, prompts.n});
     } else {
-        if (status == QINS_OK) status = open_model(reference_path, a->no_check, &reference, &err);
+        if (status == QINS_OK)
+            status =
+                (a->against_float ? open_model_in_float : open_model)(reference_path, a->no_check, &reference, &err);
         if (status == QINS_OK) status = open_model(model_path, a->no_check, &model, &err);
         if (status == QINS_OK)
             exit_status = verify_models(a, reference, model, text, text_bytes, &prompts,
@@ -210,6 +212,10 @@ int command_verify(int argc, char **argv) {
          .value = &a.no_receipt,
          .help = "do not add the result to the receipt of MODEL (a qins directory that can be written to)"},
         KV_BITS_OPTION(a.kv, " of MODEL; REF always has 16"),
+        {.name = "against-float",
+         .kind = OPTION_FLAG,
+         .value = &a.against_float,
+         .help = "REF multiplies in FP32: with MODEL as REF too, what the arithmetic alone costs"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums"},
         COMMON_OPTIONS(a.common)};
     static const char *const names[] = {"REF", "[MODEL]", NULL};

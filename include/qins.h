@@ -15,7 +15,8 @@
  *   8. fidelity                     what a compressed model lost against a reference
  *   9. receipts                     what was promised and measured, kept with the model and checked
  *  10. sweep                        the same for many codecs and widths, with a report
- *  11. single linears               the codecs without a model
+ *  11. speed                       beside the limits of the machine
+ *  12. single linears               the codecs without a model
  *
  * Conventions
  *   - Strings are UTF-8 and NUL-terminated unless a length is given. Lengths and counts are size_t.
@@ -90,7 +91,8 @@ QINS_API const char *qins_cpu_level(void);
 typedef struct qins_model qins_model;
 
 typedef struct qins_model_options {
-    bool no_check; /* skip the checksums of a qins directory */
+    bool no_check;         /* skip the checksums of a qins directory */
+    bool float_arithmetic; /* multiply in FP32 where inputs would be quantised to 16 bits: slower, for comparisons */
     /* May be NULL. Called while an entropy-coded model is decoded into memory; others are only mapped. */
     qins_progress progress;
     void *progress_user;
@@ -608,7 +610,48 @@ QINS_API const qins_sweep_point *qins_sweep_get(const qins_sweep *sweep, size_t 
 QINS_API qins_status qins_sweep_write_html(const qins_sweep *sweep, const char *path, const char *title,
                                            const char *about, qins_error *err);
 
-/* ---- 11. Single linears ----------------------------------------------------------------------------- */
+/* ---- 11. Speed --------------------------------------------------------------------------------------- */
+
+enum { QINS_BENCH_WIDTHS = 6 }; /* 3 to 8 bits */
+
+typedef struct qins_bench_options {
+    size_t prompt, gen; /* tokens, at least 1 each */
+    bool model_only;    /* skip bandwidth and gemv; shares and limits are then 0 */
+    bool no_check;
+    qins_progress progress;
+    void *progress_user;
+} qins_bench_options;
+
+QINS_API void qins_bench_defaults(qins_bench_options *options);
+
+/* One width. GB/s are 1e9 bytes of codes a second from memory, for one vector; shares are of the read bandwidth with as
+ * many threads. */
+typedef struct qins_bench_gemv {
+    int bits;
+    double gbps_one, share_one; /* one thread */
+    double gbps, share;         /* all threads */
+    double gmacs;               /* 1e9 products a second with 126 vectors, all threads */
+} qins_bench_gemv;
+
+typedef struct qins_bench_result {
+    int threads;
+    double read_gbps_one, read_gbps; /* one thread, all threads */
+    qins_bench_gemv gemv[QINS_BENCH_WIDTHS];
+    double prefill_tps, decode_tps;           /* tokens a second; decode: the median token */
+    double open_seconds, first_token_seconds; /* opening; opening and evaluating the prompt */
+    uint64_t params;
+    double bytes_per_token;                /* weights, and the part of the KV cache that is in use */
+    double decode_limit_tps, decode_share; /* read_gbps / bytes_per_token, and how much of it was reached */
+} qins_bench_result;
+
+/* Measures the machine and the model at model_path with qins_get_threads() threads. `options` may be NULL. */
+QINS_API qins_status qins_bench(const char *model_path, const qins_bench_options *options, qins_bench_result *result,
+                                qins_error *err);
+/* A page with a roofline chart that needs nothing from outside; *html is freed with qins_free. */
+QINS_API qins_status qins_bench_page(const qins_bench_result *result, const char *model_name, char **html,
+                                     size_t *n_bytes, qins_error *err);
+
+/* ---- 12. Single linears ----------------------------------------------------------------------------- */
 
 typedef struct qins_linear qins_linear;
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 enum { MAX_LEVELS = 16 };
@@ -31,6 +33,11 @@ static bool always(void) {
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
+/* EAX bit 4 of leaf 7, subleaf 1; older compilers have no name for it. */
+static bool has_avxvnni(void) {
+    unsigned eax, ebx, ecx, edx;
+    return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1u) != 0;
+}
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -43,15 +50,26 @@ static bool has_avx512_vbmi(void) {
 }
 #endif
 
+#if defined(__aarch64__)
+static bool has_dot_product(void) {
+    enum { DOT_PRODUCT = 1 << 20 }; /* HWCAP_ASIMDDP of Linux */
+    return (getauxval(AT_HWCAP) & DOT_PRODUCT) != 0;
+}
+#endif
+
 /* From the lowest to the best. */
 static const level levels[] = {
     {{"scalar", &qins_kernels_scalar, &qins_integer_scalar}, always},
     {{"generic", &qins_kernels_generic, NULL}, always},
 #if defined(__x86_64__)
-    {{"avx2", &qins_kernels_avx2, NULL}, has_avx2},
-    {{"avx512", &qins_kernels_avx512, NULL}, has_avx512},
+    {{"avx2", &qins_kernels_avx2, &qins_integer_avx2}, has_avx2},
+    {{"avxvnni", &qins_kernels_avx2, &qins_integer_avxvnni}, has_avxvnni},
+    {{"avx512", &qins_kernels_avx512, &qins_integer_avx2}, has_avx512},
     {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512}, has_avx512_vnni},
     {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi}, has_avx512_vbmi},
+#endif
+#if defined(__aarch64__)
+    {{"neon", &qins_kernels_generic, &qins_integer_neon}, has_dot_product},
 #endif
 };
 

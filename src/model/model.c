@@ -199,6 +199,7 @@ qins_status qins_model_open(const char *path, const qins_model_options *options,
     const qins_load_progress progress = {options != NULL ? options->progress : NULL,
                                          options != NULL ? options->progress_user : NULL};
     qins_status status = qins_weights_load(path, options != NULL && options->no_check, &progress, &m->weights, err);
+    if (status == QINS_OK && options != NULL && options->float_arithmetic) qins_weights_multiply_in_float(m->weights);
     if (status == QINS_OK) status = load(m, err);
     if (status == QINS_OK)
         *model = m;

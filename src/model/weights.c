@@ -92,6 +92,7 @@ static void encoded_matrix(const qins_weights *w, const qins_encoded_tensor *t, 
         parts[i] = t->parts[i] != NULL ? t->parts[i]->data : NULL;
     const float *signs = t->options.rotate == QINS_ON ? find_rotation(w, t->options.rotation_seed, t->n_cols) : NULL;
     qins_matrix_from_parts(m, t->n_rows, t->n_cols, &t->options, parts, signs);
+    if (w->float_arithmetic) m->integers.kind = QINS_INTEGER_NONE;
 }
 
 static void read_plain_row(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst) {
@@ -164,6 +165,12 @@ void qins_weights_close(qins_weights *w) {
     qins_dir_free(w->dir);
     qins_checkpoint_close(w->checkpoint);
     free(w);
+}
+
+void qins_weights_multiply_in_float(qins_weights *w) {
+    w->float_arithmetic = true;
+    for (size_t i = 0; w->splits != NULL && i < w->dir->n_tensors; i++)
+        w->splits[i].encoded.integers.kind = QINS_INTEGER_NONE;
 }
 
 const qins_parameter *qins_weights_find(const qins_weights *w, const char *name) {

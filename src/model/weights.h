@@ -38,6 +38,7 @@ typedef struct qins_weights {
     qins_hparams hparams;
     qins_parameter *parameters; /* sorted by name; shared tables and parts are not among them */
     size_t n_parameters;
+    bool float_arithmetic; /* matrices come without integer tables */
     qins_rotation *rotations;
     size_t n_rotations;
     qins_split_matrix *splits; /* of dir->tensors that are split, at their places; NULL when none is */
@@ -48,6 +49,8 @@ qins_status qins_weights_open(const char *path, bool no_check, qins_weights **we
 /* The same with progress, for large entropy-coded models. */
 qins_status qins_weights_load(const char *path, bool no_check, const qins_load_progress *progress,
                               qins_weights **weights, qins_error *err);
+/* Matrices taken from here on come without integer tables, so that products are computed in FP32. */
+void qins_weights_multiply_in_float(qins_weights *weights);
 void qins_weights_close(qins_weights *weights);
 const qins_parameter *qins_weights_find(const qins_weights *weights, const char *name);
 /* The check that qins_weights_open does (inventory.c). */

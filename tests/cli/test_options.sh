@@ -22,7 +22,7 @@ exits 2 "a word that is near nothing gets the list" qins compress a b --codec zs
 says "takes gauss, log, rational, uniform, none or lossless, not 'zstd9'"
 exits 2 "an option that is near nothing" qins audit a --xyzzy
 says "unknown option '--xyzzy' (see 'qins audit --help')"
-for later in chat bench; do
+for later in chat; do
     exits 2 "$later is not there, and not suggested" qins $later a
     says "qins: unknown command '$later' (see 'qins --help')"
 done
@@ -70,8 +70,8 @@ done
 
 exits 2 "no command" qins
 exits 0 "help" qins --help
-check "the help fits a screen" test "$(wc -l <"$work/out")" -le 24
-for command in compress audit verify sweep run tokenize logits export; do
+check "the help fits a screen" test "$(wc -l <"$work/out")" -le 25
+for command in compress audit verify sweep run bench tokenize logits export; do
     exits 0 "help of $command" qins $command --help
     check "no line of it is wider than 80 columns" awk 'length > 80 { print; bad = 1 } END { exit bad }' "$work/out"
     for option in --json --threads --help; do

@@ -1,0 +1,185 @@
+/* Registers of 32 bytes: AVX2. SPDX-License-Identifier: MIT
+ *
+ * VNNI 1: AVX-VNNI multiplies bytes with the halves of the input. VNNI 0: entries are widened to words, which one
+ * instruction multiplies with 16-bit inputs. */
+#include "kernel/integer.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+typedef __m256i vi;
+typedef __m256 vf;
+
+enum { V = 32, ROWS = 8, TOKENS_8 = 3, TOKENS_16 = 5 };
+#define HALVES   VNNI
+#define BIASED   1
+#define REGISTER "x"
+
+static inline vi load(const void *p) {
+    return _mm256_loadu_si256(p);
+}
+static inline void store(void *p, vi v) {
+    _mm256_storeu_si256(p, v);
+}
+static inline vi zero(void) {
+    return _mm256_setzero_si256();
+}
+static inline vi add(vi a, vi b) {
+    return _mm256_add_epi32(a, b);
+}
+static inline vi broadcast(int32_t v) {
+    return _mm256_set1_epi32(v);
+}
+static inline vf load_f(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+static inline void store_f(float *p, vf v) {
+    _mm256_storeu_ps(p, v);
+}
+static inline vf multiply_add(vf sum, vi integers, float unit) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(integers), _mm256_set1_ps(unit), sum);
+}
+static inline void prefetch(const void *p) {
+    _mm_prefetch(p, _MM_HINT_T0);
+}
+#if VNNI
+static inline vi combine(vi high, vi low) {
+    return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
+}
+static inline vi dot_bytes(vi sum, vi w, const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_dpbusd_avx_epi32(sum, w, _mm256_set1_epi32(four));
+}
+#else
+static inline void widen(vi w, vi wide[2]) {
+    wide[0] = _mm256_unpacklo_epi8(w, _mm256_setzero_si256());
+    wide[1] = _mm256_unpackhi_epi8(w, _mm256_setzero_si256());
+}
+#endif
+static inline vi dot_words(vi sum, vi w, const int16_t *x) {
+    int64_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(w, _mm256_set1_epi64x(four)));
+}
+static inline vi pair_sum(vi a, vi b) {
+    return _mm256_hadd_epi32(a, b);
+}
+
+/* ---- codes ---- */
+
+static inline __attribute__((always_inline)) vi shift_right(vi v, unsigned n) {
+    return n == 0 ? v : _mm256_srli_epi32(v, (int)n);
+}
+/* Bytes of ones where the bit is set, of 32 bits. */
+static inline vi spread(const uint8_t *plane, unsigned block, unsigned part) {
+    int32_t mask;
+    memcpy(&mask, plane + 8 * block + 4 * part, sizeof mask);
+    const vi byte = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3,
+                                     3, 3, 3, 3);
+    const vi bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    vi bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(mask), byte);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+}
+static inline vi bytes_of(int value) {
+    return _mm256_set1_epi8((char)value);
+}
+static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int bits, unsigned block, unsigned part) {
+    unsigned first = V * part;
+    if (bits == 8) return load(tile + 64 * block + first);
+    vi code = zero();
+    int next = 0;
+    if (bits >= 4) {
+        code = _mm256_and_si256(shift_right(load(tile + 64 * (block / 2) + first), 4 * (block % 2)), bytes_of(0x0f));
+        tile += 512;
+        next = 4;
+    }
+    if (bits == 3 || bits >= 6) {
+        vi two = _mm256_and_si256(shift_right(load(tile + 64 * (block / 4) + first), 2 * (block % 4)), bytes_of(3));
+        code = _mm256_or_si256(code, next == 0 ? two : _mm256_slli_epi32(two, 4));
+        tile += 256;
+        next += 2;
+    }
+    if (bits % 2 == 1) code = _mm256_or_si256(code, _mm256_and_si256(spread(tile, block, part), bytes_of(1 << next)));
+    return code;
+}
+
+/* ---- tables ---- */
+
+/* Up to 6 bits: 16 entries a register, twice. Longer tables are read entry by entry. */
+typedef struct bytes_table {
+    vi r[4];
+} bytes_table;
+
+static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
+    bytes_table t = {{zero(), zero(), zero(), zero()}};
+    for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++)
+        t.r[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(entries + 16 * i)));
+    return t;
+}
+static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {
+    /* Of an index below 64 the shuffle uses the low four bits. */
+    vi low = _mm256_shuffle_epi8(t->r[0], index);
+    if (bits <= 4) return low;
+    vi bit4 = _mm256_slli_epi32(index, 3); /* to the sign of its byte, which is what blends choose by */
+    low = _mm256_blendv_epi8(low, _mm256_shuffle_epi8(t->r[1], index), bit4);
+    if (bits == 5) return low;
+    vi high = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->r[2], index), _mm256_shuffle_epi8(t->r[3], index), bit4);
+    return _mm256_blendv_epi8(low, high, _mm256_slli_epi32(index, 2));
+}
+
+typedef struct table_8 {
+    bytes_table low;
+    const uint8_t *entries;
+} table_8;
+typedef struct table_16 {
+    bytes_table low, high;
+    uint16_t words[QINS_INTEGER_LEVELS];
+} table_16;
+
+static inline __attribute__((always_inline)) table_8 load_table_8(const qins_integer_table *t, int bits) {
+    table_8 table = {.entries = t->low};
+    if (bits <= 6) table.low = load_bytes(t->low, bits);
+    return table;
+}
+static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits) {
+    table_16 table;
+    if (bits <= 6) {
+        table.low = load_bytes(t->low, bits);
+        table.high = load_bytes(t->high, bits);
+    } else {
+        for (unsigned i = 0; i < 1u << bits; i++)
+            table.words[i] = (uint16_t)(t->low[i] | t->high[i] << 8);
+    }
+    return table;
+}
+static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, const uint8_t *tile, int bits,
+                                                          unsigned block, unsigned part) {
+    vi index = codes(tile, bits, block, part);
+    if (bits <= 6) return look_up(&t->low, bits, index);
+    uint8_t bytes[V];
+    store(bytes, index);
+    for (unsigned i = 0; i < V; i++)
+        bytes[i] = t->entries[bytes[i]];
+    return load(bytes);
+}
+static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
+                                                             unsigned block, unsigned part, vi w[2]) {
+    vi index = codes(tile, bits, block, part);
+    if (bits <= 6) {
+        vi low = look_up(&t->low, bits, index), high = look_up(&t->high, bits, index);
+        w[0] = _mm256_unpacklo_epi8(low, high);
+        w[1] = _mm256_unpackhi_epi8(low, high);
+        return;
+    }
+    uint8_t code[V];
+    uint16_t words[V];
+    store(code, index);
+    UNROLL(32)
+    for (unsigned i = 0; i < V; i++) /* w[0] holds bytes 0..7 and 16..23 */
+        words[(i / 8 % 2) * 16 + i / 16 * 8 + i % 8] = t->words[code[i]];
+    w[0] = load(words);
+    w[1] = load(words + 16);
+}
+
+#include "kernel/integer_vector.h"
