@@ -356,6 +356,8 @@ static qins_status calibrate_layers(calibrator *c, qins_error *err) {
     c->steps_done = STEPS * first;
     embed(c);
     qins_status status = first > 0 ? qins_rounded_load_hidden(c->rounded, c->hidden, hidden_values, err) : QINS_OK;
+    if (first > 0 && !qins_rounded_load(c->rounded, "counts", c->result, sizeof *c->result))
+        *c->result = (qins_calibrate_result){0};
     for (size_t l = first; l < c->h->n_layers && status == QINS_OK; l++) {
         const qins_layer *layer = &c->model->layers[l];
         status = calibrate_attention(c, layer, l, err);
@@ -363,6 +365,7 @@ static qins_status calibrate_layers(calibrator *c, qins_error *err) {
             status = (layer->flags & QINS_LAYER_EXPERTS) != 0 ? calibrate_experts(c, layer, l, err)
                                                               : calibrate_dense_mlp(c, layer, l, err);
         if (status == QINS_OK) status = qins_rounded_end_layer(c->rounded, c->hidden, hidden_values, err);
+        if (status == QINS_OK) status = qins_rounded_save(c->rounded, "counts", c->result, sizeof *c->result, err);
     }
     return status;
 }
