@@ -23,7 +23,7 @@ typedef struct encoder {
     qins_encode_options options;
     qins_codebook book;
     float tensor_scale;
-    double rate_step; /* > 0: the step in units of a row's root mean square */
+    double rate_step;   /* > 0: the step in units of a row's root mean square */
     const float *signs; /* NULL without rotation */
     const qins_row_source *source;
 } encoder;
