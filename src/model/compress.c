@@ -300,7 +300,10 @@ static json_t *quantization_config(const qins_compress_options *o) {
                                QINS_FORMAT_VERSION, "codec", qins_codec_name(linear.codec), "bits", linear.bits,
                                "storage", qins_storage_name(linear.storage), "scale", qins_scale_name(linear.scale),
                                "targets", o->targets != NULL ? o->targets : "all");
-    if (o->embed_bits != QINS_EMBED_AUTO) json_object_set_new(config, "embed_bits", json_integer(o->embed_bits));
+    bool chosen = o->calibrate != NULL && (o->bpw > 0 || o->max_bytes > 0 || o->max_kl > 0);
+    if (o->embed_bits != QINS_EMBED_AUTO || !chosen)
+        json_object_set_new(config, "embed_bits",
+                            json_integer(o->embed_bits != QINS_EMBED_AUTO ? o->embed_bits : QINS_DEFAULT_EMBED_BITS));
     if (o->calibrate != NULL) {
         json_object_set_new(config, "calibrate", json_string(strcmp(o->calibrate, "self") == 0 ? "self" : "text"));
         json_object_set_new(config, "calibrate_tokens", json_integer((json_int_t)o->calibrate_tokens));

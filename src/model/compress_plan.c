@@ -11,8 +11,6 @@ size_t qins_plan_encoded_rows(const qins_plan_item *item) {
     return item->split.n_pieces > 0 ? item->split.n_encoded : (size_t)item->parameter->shape[0];
 }
 
-enum { DEFAULT_EMBED_BITS = 8 };
-
 uint64_t qins_plan_plain_bytes(const qins_plan_item *item) {
     const qins_type_info *type = &qins_types[item->type];
     uint64_t n_values = item->parameter->n_values;
@@ -106,7 +104,7 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     if (status != QINS_OK) return status;
     if (selection == QINS_SELECT_NONE) return p->encoded != NULL ? plan_kept(item, err) : QINS_OK;
     if (table) {
-        item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? DEFAULT_EMBED_BITS : o->embed_bits;
+        item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? QINS_DEFAULT_EMBED_BITS : o->embed_bits;
         item->options.rate = 0;
         item->options.storage = QINS_STORAGE_PACKED;
     }

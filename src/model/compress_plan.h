@@ -4,6 +4,8 @@
 
 #include "model/weights.h"
 
+enum { QINS_DEFAULT_EMBED_BITS = 8 };
+
 /* What happens to one parameter. */
 typedef struct qins_plan_item {
     const qins_parameter *parameter;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -85,7 +86,13 @@ static qins_status lock_folder(qins_rounded *r, qins_error *err) {
     if (mkdir(r->path, 0777) != 0 && errno != EEXIST) return fail_io(r, "create this folder", err);
     r->lock_fd = open(r->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (r->lock_fd < 0) return fail_io(r, "open this folder", err);
-    if (flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0) return QINS_OK;
+    /* A process that was just killed holds the lock until its memory is gone. */
+    enum { TRIES = 50, PAUSE_NANOSECONDS = 100000000 };
+    for (int i = 0; i < TRIES; i++) {
+        if (flock(r->lock_fd, LOCK_EX | LOCK_NB) == 0) return QINS_OK;
+        const struct timespec pause = {.tv_nsec = PAUSE_NANOSECONDS};
+        nanosleep(&pause, NULL);
+    }
     return qins_fail(err, QINS_ERR_EXISTS, "%s: another process is calibrating for the same output", r->path);
 }
 
