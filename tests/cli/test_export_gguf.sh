@@ -44,7 +44,7 @@ says "gguf"
 
 # Killed early, it leaves no file of that name, and the next run clears the rest away.
 mkdir "$work/d"
-timeout -s KILL 0.01 "$QINS" export "$toy" "$work/d/toy.gguf" --format gguf >/dev/null 2>&1 || true
+timeout --foreground -s KILL 0.01 "$QINS" export "$toy" "$work/d/toy.gguf" --format gguf >/dev/null 2>&1 || true
 touch "$work/d/.toy.gguf.qins-tmp-abandoned"
 exits 0 "after a killed run" qins export "$toy" "$work/d/toy.gguf" --format gguf --force
 check "nothing is left behind" test "$(ls -A "$work/d")" = toy.gguf

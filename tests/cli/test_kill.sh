@@ -44,7 +44,8 @@ while [ $i -lt "$runs" ]; do
     # From right at the start to a little after the end.
     delay=$(awk -v seed="$i" -v took="$took" 'BEGIN { srand(seed); rand(); printf "%.6f", rand() * took * 1.15 / 1e6 + 0.001 }')
     status=0
-    compress timeout -s KILL "$delay" || status=$?
+    # --foreground: without it timeout kills itself along, and does not wait for the process to be gone.
+    compress timeout --foreground -s KILL "$delay" || status=$?
     [ "$status" -eq 0 ] || killed=$((killed + 1))
     state=$(state_of_target)
     case "$state$force" in

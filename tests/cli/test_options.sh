@@ -22,10 +22,8 @@ exits 2 "a word that is near nothing gets the list" qins compress a b --codec zs
 says "takes gauss, log, rational, uniform, none or lossless, not 'zstd9'"
 exits 2 "an option that is near nothing" qins audit a --xyzzy
 says "unknown option '--xyzzy' (see 'qins audit --help')"
-for later in chat; do
-    exits 2 "$later is not there, and not suggested" qins $later a
-    says "qins: unknown command '$later' (see 'qins --help')"
-done
+exits 2 "chat is not there, and not suggested" qins chat a
+says "qins: unknown command 'chat' (see 'qins --help')"
 
 exits 2 "a number out of range" qins compress a b --bits 12
 says "option '--bits' takes a number from 3 to 9, not '12'"
