@@ -117,7 +117,7 @@ static void join_2(const qins_coded_layout *l, const uint8_t *const *in, size_t 
     const unsigned rotate = l->rotate;
     for (size_t i = 0; i < n; i++) {
         uint16_t v = (uint16_t)(low[i] | high[i] << 8);
-        v = (uint16_t)(v >> rotate | v << (16 - rotate));
+        v = (uint16_t)(v >> rotate | (uint32_t)v << (16 - rotate));
         memcpy(out + 2 * i, &v, sizeof v);
     }
 }
