@@ -4,12 +4,14 @@
     bench/peers.py WORK [--shape tinyllama-1.1b] [--layers N] [--pairs 4:Q4_0,4:Q4_K,8:Q8_0] [--threads 2] [--rounds 3]
     bench/peers.py WORK --model FILE.gguf            # a real model instead of random weights of a shape
 
-WORK is a folder for the models (several GB); what is there already is used again. Needs llama-cpp-python (pip install
-llama-cpp-python==0.3.36, which builds its llama.cpp natively) and build/release/cli/qins.
+WORK is a folder for the models (several GB) and for what was measured, in results.json; what is there already is used
+again, so that --seconds can cut a long run into pieces. Measurements of another build of qins do not count. Needs
+llama-cpp-python (pip install llama-cpp-python==0.3.36, which builds its llama.cpp natively) and build/release/cli/qins.
 """
 
 import argparse
 import ctypes
+import hashlib
 import json
 import os
 import platform
@@ -21,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 QINS = Path(os.environ.get("QINS", ROOT / "build/release/cli/qins"))
-PAIRS = "8:Q8_0,6:Q6_K,5:Q5_K,4:Q4_0,4:Q4_K,3:Q3_K"
+PAIRS = "16:F16,8:Q8_0,6:Q6_K,5:Q5_K,4:Q4_0,4:Q4_K,3:Q3_K"  # 16: the source, uncompressed
 # llama.cpp's file types; its K types keep the head in 6 bits, so qins does the same below 8
 FILE_TYPES = {"Q8_0": 7, "Q6_K": 18, "Q5_K": 17, "Q4_0": 2, "Q4_K": 15, "Q3_K": 12, "F16": 1}
 
@@ -56,10 +58,10 @@ def prepare(args):
         run(QINS, "export", source, f16, "--format", "gguf", "--dtype", "f16", "--no-check")
     ours, theirs = {}, {}
     for bits, kind in args.pairs:
-        ours[bits] = work / f"qins-{bits}"
+        ours[bits] = source if bits == 16 else work / f"qins-{bits}"
         if not ours[bits].exists():
             run(QINS, "compress", source, ours[bits], "--bits", bits, "--embed-bits", 8 if bits == 8 else 6)
-        theirs[kind] = work / f"{kind}.gguf"
+        theirs[kind] = work / ("f16.gguf" if kind == "F16" else f"{kind}.gguf")
         if not theirs[kind].exists():
             llama_quantize(f16, theirs[kind], kind)
     return ours, theirs
@@ -117,6 +119,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--gen", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, help="begin nothing new after so long")
     parser.add_argument("--prepare-only", action="store_true")
     args = parser.parse_args()
     args.pairs = [(int(bits), kind) for bits, kind in (pair.split(":") for pair in args.pairs.split(","))]
@@ -125,21 +128,41 @@ def main():
         return None
     import llama_cpp
 
-    print(f"{cpu_name()}, {args.threads} threads, Linux {platform.release()}; qins {QINS.name} at "
+    start = time.perf_counter()
+    store = args.work / "results.json"
+    results = json.loads(store.read_text()) if store.exists() else {}
+    version = hashlib.sha256(QINS.read_bytes()).hexdigest()[:12]
+    setting = f"{args.threads} threads, prompt {args.prompt}, generated {args.gen}"
+
+    def runs(who, name):
+        return results.setdefault(f"{who}, {name}, {setting}", [])
+
+    for i in range(args.rounds):
+        for bits, kind in args.pairs:
+            sides = [(f"qins {version}", bits, measure_qins, ours[bits]),
+                     (f"llama.cpp {llama_cpp.__version__}", kind, measure_llama, theirs[kind])]  # fmt: skip
+            if all(len(runs(who, name)) > i for who, name, _, _ in sides):
+                continue
+            if args.seconds and time.perf_counter() - start > args.seconds:
+                continue
+            for who, name, measure, model in sides:
+                runs(who, name).append(measure(model, args))
+            store.write_text(json.dumps(results, indent=1))
+    print(f"{cpu_name()}, {args.threads} threads, Linux {platform.release()}; qins {version} at "
           f"{subprocess.run(['git', '-C', ROOT, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()}"
           f", llama-cpp-python {llama_cpp.__version__}")  # fmt: skip
-    print(f"Prompt of {args.prompt} tokens, then {args.gen} tokens one by one; medians of {args.rounds} interleaved rounds.\n")
-    print("| qins, bits | llama.cpp | generation, tokens/s | | ratio | prompt, tokens/s | | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"Prompt of {args.prompt} tokens, then {args.gen} tokens one by one; medians of interleaved runs.\n")
+    print("| qins, bits | llama.cpp | runs | generation, tokens/s | | ratio | prompt, tokens/s | | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for bits, kind in args.pairs:
-        a, b = [], []
-        for _ in range(args.rounds):
-            a.append(measure_qins(ours[bits], args))
-            b.append(measure_llama(theirs[kind], args))
+        a, b = runs(f"qins {version}", bits), runs(f"llama.cpp {llama_cpp.__version__}", kind)
+        if not a or not b:
+            continue
         prompt_a, decode_a = (statistics.median(values) for values in zip(*a))
         prompt_b, decode_b = (statistics.median(values) for values in zip(*b))
-        print(f"| {bits} | {kind} | {decode_a:.1f} | {decode_b:.1f} | {decode_a / decode_b:.2f} | {prompt_a:.0f} | "
-              f"{prompt_b:.0f} | {prompt_a / prompt_b:.2f} |", flush=True)  # fmt: skip
+        print(f"| {bits} | {kind} | {len(a)}, {len(b)} | {decode_a:.1f} | {decode_b:.1f} | {decode_a / decode_b:.2f} | {prompt_a:.0f} | "
+              f"{prompt_b:.0f} | {prompt_a / prompt_b:.2f} |")  # fmt: skip
+    return None
 
 
 if __name__ == "__main__":

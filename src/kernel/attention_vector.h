@@ -15,16 +15,9 @@
  */
 #include "base/half.h"
 #include "kernel/attention.h"
+#include "kernel/vector_math.h"
 
-#include <math.h>
-
-typedef float vf __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
-typedef uint32_t vu __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
-typedef int32_t vi __attribute__((vector_size(4 * QINS_VECTOR_LANES)));
-
-enum { LANES = QINS_VECTOR_LANES, CHUNKS = QINS_VECTOR_CHUNKS, QUERIES = 4 };
-
-#define INLINE static inline __attribute__((always_inline))
+enum { CHUNKS = QINS_VECTOR_CHUNKS, QUERIES = 4 };
 
 INLINE vf load_half(const uint16_t *p);
 INLINE void store_half(uint16_t *p, vf v);
@@ -33,24 +26,6 @@ INLINE void store_bytes(uint8_t *p, vu v);
 INLINE vu load_codes(const uint8_t *row, int bits, size_t i);
 INLINE vf lookup(const float *table, int bits, vu codes);
 INLINE float sum_lanes(vf v);
-
-INLINE vf load_f(const float *p) {
-    vf v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-INLINE void store_f(float *p, vf v) {
-    memcpy(p, &v, sizeof v);
-}
-
-INLINE vf splat(float x) {
-    return (vf){0} + x;
-}
-
-INLINE vf select_f(vi mask, vf a, vf b) {
-    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
-}
 
 /* Values d .. d+LANES-1 of a row, codes without the row's scale. */
 INLINE vf load_values(const qins_kv_rows *rows, qins_kv_type type, const uint8_t *row, size_t d) {
@@ -258,27 +233,6 @@ static float max(const float *x, size_t n) {
     for (; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
     return largest;
-}
-
-/* exp(x) for x <= 0, relative error below 2e-7: x = n log 2 + r, a polynomial for exp(r) (Cephes' expf), 2^n by the
- * exponent. Below -87 the result is 0: not worth denormal numbers. */
-INLINE vf exponential(vf x) {
-    const float lowest = -87.0f;
-    vi in_range = x > lowest;
-    vf y = select_f(in_range, x, splat(lowest));
-    vf n = (y * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
-    vf r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
-    vf p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    vi exponent = __builtin_convertvector(n, vi);
-    /* a NaN is passed on: it compares false and so does this */
-    vf result = (vf)((vi)p + (exponent << 23));
-    return select_f(in_range, result, select_f(x != x, x, (vf){0}));
 }
 
 static float exp_sum(float *x, size_t n, float shift) {

@@ -109,6 +109,10 @@ const qins_attention_kernels *qins_get_attention_kernels(void) {
     return qins_get_kernels()->attention;
 }
 
+const qins_elementwise *qins_get_elementwise(void) {
+    return qins_get_kernels()->elementwise;
+}
+
 const char *qins_cpu_level(void) {
     return qins_get_cpu()->name;
 }

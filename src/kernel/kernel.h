@@ -9,6 +9,7 @@
 
 #include "codec/codec.h"
 #include "kernel/attention.h"
+#include "kernel/elementwise.h"
 #include "kernel/integer.h"
 
 /* n_cols columns (a multiple of 64) of one packed panel: out[k*16 + row] = table[code of (row, k)]. */
@@ -22,7 +23,8 @@ typedef struct qins_kernels {
     float (*dot)(const float *a, const float *b, size_t n);
     /* y += a*x */
     void (*add_scaled)(float a, const float *x, float *y, size_t n);
-    const qins_attention_kernels *attention; /* attention.h */
+    const qins_attention_kernels *attention;
+    const qins_elementwise *elementwise;
 } qins_kernels;
 
 /* What one kind of CPU runs. */

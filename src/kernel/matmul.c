@@ -76,6 +76,12 @@ static void write_panel(const piece *w, size_t panel, const float *acc, size_t l
     for (size_t r = 0; r < rows; r++)
         scale[r] = row_scale(m, row + r);
     if (w->product->bias != NULL) memcpy(bias, w->product->bias + row, rows * sizeof *bias);
+    if (rows == QINS_PANEL_ROWS) { /* a constant, so that compilers make vectors of it */
+        for (size_t t = 0; t < w->n_tokens; t++)
+            for (size_t r = 0; r < QINS_PANEL_ROWS; r++)
+                y[t * ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
+        return;
+    }
     for (size_t t = 0; t < w->n_tokens; t++)
         for (size_t r = 0; r < rows; r++)
             y[t * ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
@@ -124,6 +130,8 @@ static void multiply_integers(const piece *w, const qins_integer_kernels *kernel
     const uint8_t *tiles = m->codes + w->panel * panel_bytes;
     enum { LD = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
     _Alignas(64) float acc[TOKEN_BLOCK * LD];
+    for (size_t p = 0; p < w->n_panels && m->scale == QINS_SCALE_ROW; p++) /* write_panel wants them */
+        __builtin_prefetch(m->scales + (w->panel + p) * QINS_PANEL_ROWS);
     if (w->n_tokens == 1) {
         for (size_t p = 0; p < w->n_panels; p++) {
             kernels->dot[m->bits][table->kind](tiles + p * panel_bytes, table, &w->x->integers, w->first, acc);
@@ -136,16 +144,26 @@ static void multiply_integers(const piece *w, const qins_integer_kernels *kernel
     memset(acc, 0, w->n_tokens * LD * sizeof *acc);
     for (size_t col = 0; col < n_cols; col += QINS_SPAN_COLS, tiles += QINS_SPAN_COLS / QINS_TILE_COLS * tile_bytes) {
         size_t n = qins_min_size(QINS_SPAN_COLS, n_cols - col);
-        for (size_t p = 0; p < w->n_panels; p++)
-            kernels->decode[m->bits][table->kind](tiles + p * panel_bytes, table, n, decoded + p * QINS_DECODED_PANEL);
+        for (size_t p = 0; p < w->n_panels; p++) {
+            const uint8_t *codes = tiles + p * panel_bytes;
+            kernels->decode[m->bits][table->kind](codes, table, n, decoded + p * QINS_DECODED_PANEL);
+            /* the next span, while this one is multiplied */
+            const uint8_t *next = codes + QINS_SPAN_COLS / QINS_TILE_COLS * tile_bytes;
+            for (size_t line = 0; line < QINS_SPAN_COLS / QINS_TILE_COLS * tile_bytes; line += 64)
+                __builtin_prefetch(next + line);
+        }
         kernels->multiply[table->kind](decoded, w->n_panels, n, &w->x->integers, col, w->first, w->n_tokens, acc, LD);
     }
     for (size_t p = 0; p < w->n_panels; p++)
         write_panel(w, w->panel + p, acc + p * QINS_PANEL_ROWS, LD);
 }
 
+bool qins_takes_integers(const qins_matrix *m) {
+    return m->packed && m->integers.kind != QINS_INTEGER_NONE && qins_get_cpu()->integer != NULL;
+}
+
 static bool in_integers(const qins_matrix *m, const qins_vectors *x) {
-    return m->packed && m->integers.kind != QINS_INTEGER_NONE && x->memory != NULL && qins_get_cpu()->integer != NULL;
+    return x->memory != NULL && qins_takes_integers(m);
 }
 
 static void multiply_piece(const piece *w) {
@@ -166,7 +184,7 @@ static void quantise(qins_vectors *x) {
     qins_quantised_place(&x->integers, x->n_tokens, x->n_cols, x->memory);
 #pragma omp parallel for schedule(static) if (x->n_tokens > 1)
     for (size_t t = 0; t < x->n_tokens; t++)
-        qins_quantise(&x->integers, t, x->x + t * x->ldx, x->n_cols);
+        qins_get_elementwise()->quantise(&x->integers, t, x->x + t * x->ldx, x->n_cols);
     x->quantised = true;
 }
 

@@ -49,6 +49,9 @@ typedef struct qins_split_matrix {
 void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const qins_encode_options *options,
                             const void *const parts[QINS_PART_COUNT], const float *rotation);
 
+/* Whether this CPU multiplies it in integers. */
+bool qins_takes_integers(const qins_matrix *m);
+
 /* Inputs of matrices: vectors of n_cols floats, already rotated for matrices that are. */
 typedef struct qins_vectors {
     const float *x;

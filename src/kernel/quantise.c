@@ -1,5 +1,5 @@
 /* Inputs and tables as integers. SPDX-License-Identifier: MIT */
-#include "kernel/integer.h"
+#include "kernel/elementwise.h"
 
 #include <math.h>
 #include <string.h>
@@ -48,7 +48,7 @@ void qins_quantised_place(qins_quantised *q, size_t n_tokens, size_t n_cols, voi
     q->offsets = (int32_t *)(void *)(p + 4 * n_tokens * cols + unit_bytes);
 }
 
-/* The smallest unit that keeps the integers of n <= QINS_SPAN_COLS values within both limits. */
+/* Of n <= QINS_SPAN_COLS values. */
 static float unit_of(const float *x, size_t n) {
     float largest = 0, largest_sum = 0, total = 0;
     for (size_t tile = 0; tile < n; tile += QINS_TILE_COLS) {
@@ -61,9 +61,7 @@ static float unit_of(const float *x, size_t n) {
         largest_sum = sum > largest_sum ? sum : largest_sum;
         total += sum;
     }
-    if (!isfinite(total)) return total;
-    /* Rounding to integers may add a half to each of the 64. */
-    return fmaxf(largest / (float)QINS_INPUT_MAX, largest_sum / (float)(QINS_INPUT_TILE_SUM - QINS_TILE_COLS));
+    return qins_unit_of_span(largest, largest_sum, total);
 }
 
 void qins_quantise(qins_quantised *q, size_t t, const float *x, size_t n) {
@@ -72,10 +70,7 @@ void qins_quantise(qins_quantised *q, size_t t, const float *x, size_t n) {
     for (size_t span = 0; span < q->n_spans; span++) {
         size_t col = span * QINS_SPAN_COLS, end = qins_min_size(col + QINS_SPAN_COLS, q->n_cols);
         size_t given = qins_min_size(qins_max_size(n, col), end);
-        float unit = unit_of(x + col, given - col), inverse = unit > 0 && isfinite(unit) ? 1.0f / unit : 0.0f;
-        /* A unit too small to invert is a vector of nearly nothing; one that is not finite spoils the sums, as in FP32.
-         */
-        if (!isfinite(inverse)) inverse = 0.0f;
+        float unit = unit_of(x + col, given - col), inverse = qins_inverse_unit(unit);
         int32_t sum = 0;
         for (size_t k = col; k < given; k++) {
             float value = x[k] * inverse;

@@ -53,4 +53,5 @@ const qins_kernels qins_kernels_scalar = {
     .dot = dot,
     .add_scaled = add_scaled,
     .attention = &qins_attention_scalar,
+    .elementwise = &qins_elementwise_scalar,
 };

@@ -10,18 +10,25 @@ size_t qins_prepared_row(size_t n_cols) {
     return rotated + qins_round_up(qins_quantised_bytes(1, n_cols) / sizeof(float), ALIGNED_FLOATS);
 }
 
-static void prepare(qins_input *in, const float *rotation) {
-    const float *x = in->x;
-    size_t n_floats = qins_round_up(in->n_tokens * in->n_cols, ALIGNED_FLOATS);
-    if (rotation != NULL) {
-        memcpy(in->prepared, in->x, in->n_tokens * in->n_cols * sizeof *in->x);
+/* Rotates and quantises a token at a time, while it is in the cache. */
+static void prepare(qins_input *in, const float *rotation, bool integers) {
+    const qins_elementwise *e = qins_get_elementwise();
+    size_t n_cols = in->n_cols, n_floats = qins_round_up(in->n_tokens * n_cols, ALIGNED_FLOATS);
+    qins_vectors *v = &in->vectors;
+    *v = (qins_vectors){
+        .x = rotation != NULL ? in->prepared : in->x, .ldx = n_cols, .n_cols = n_cols, .n_tokens = in->n_tokens};
+    if (!in->floats_only) v->memory = in->prepared + n_floats;
+    v->quantised = integers && v->memory != NULL;
+    if (v->quantised) qins_quantised_place(&v->integers, v->n_tokens, n_cols, v->memory);
 #pragma omp parallel for schedule(static) if (in->n_tokens > 1)
-        for (size_t t = 0; t < in->n_tokens; t++)
-            qins_rotate(in->prepared + t * in->n_cols, in->n_cols, rotation);
-        x = in->prepared;
+    for (size_t t = 0; t < in->n_tokens; t++) {
+        float *rotated = in->prepared + t * n_cols;
+        if (rotation != NULL) {
+            memcpy(rotated, in->x + t * n_cols, n_cols * sizeof *rotated);
+            qins_rotate(rotated, n_cols, rotation);
+        }
+        if (v->quantised) e->quantise(&v->integers, t, v->x + t * n_cols, n_cols);
     }
-    in->vectors = (qins_vectors){.x = x, .ldx = in->n_cols, .n_cols = in->n_cols, .n_tokens = in->n_tokens};
-    if (!in->floats_only) in->vectors.memory = in->prepared + n_floats;
     in->rotation = rotation;
     in->ready = true;
 }
@@ -29,7 +36,7 @@ static void prepare(qins_input *in, const float *rotation) {
 /* One part of a matrix of two, its rows put where they belong. */
 static void apply_part(const qins_matrix *part, bool encoded, const qins_row_split *rows, qins_input *in, float *y,
                        size_t ldy) {
-    if (!in->ready || in->rotation != part->rotation) prepare(in, part->rotation);
+    if (!in->ready || in->rotation != part->rotation) prepare(in, part->rotation, qins_takes_integers(part));
     qins_multiply(&(qins_product){part, NULL, in->rows, part->n_rows}, 1, &in->vectors);
     for (size_t t = 0; t < in->n_tokens; t++)
         for (size_t i = 0; i < rows->n_pieces; i++) {
@@ -61,13 +68,15 @@ void qins_affine_apply(const qins_affine_output *outputs, size_t n, qins_input *
         const float *rotation = outputs[i].affine->weight.rotation;
         qins_product products[QINS_MAX_AFFINES];
         size_t n_products = 0;
+        bool integers = false;
         for (size_t j = i; j < n; j++) {
             const qins_affine *a = outputs[j].affine;
             if (!a->present || a->weight.split != NULL || a->weight.rotation != rotation) continue;
             products[n_products++] = (qins_product){&a->weight, a->bias, outputs[j].y, outputs[j].ldy};
+            integers = integers || qins_takes_integers(&a->weight);
             done[j] = true;
         }
-        if (!in->ready || in->rotation != rotation) prepare(in, rotation);
+        if (!in->ready || in->rotation != rotation) prepare(in, rotation, integers);
         qins_multiply(products, n_products, &in->vectors);
     }
 }

@@ -7,6 +7,7 @@
 #define QINS_FAMILIES_H
 
 #include "base/base.h"
+#include "kernel/elementwise.h"
 
 #include <jansson.h>
 
@@ -56,13 +57,6 @@ typedef enum qins_norm_kind {
     QINS_NORM_RMS_PLUS_ONE, /* the same with 1 + w (gemma) */
     QINS_NORM_LAYER         /* (x - mean) / sqrt(var + eps) * w + b */
 } qins_norm_kind;
-
-typedef enum qins_activation {
-    QINS_ACT_SILU,      /* x / (1 + exp(-x)) */
-    QINS_ACT_GELU,      /* x/2 * (1 + erf(x/sqrt(2))) */
-    QINS_ACT_GELU_TANH, /* tanh approximation */
-    QINS_ACT_RELU
-} qins_activation;
 
 /* Where q, k and v of a head lie among the rows of the projections. */
 typedef enum qins_qkv_layout {

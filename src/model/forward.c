@@ -6,11 +6,6 @@
 
 #include <string.h>
 
-static void add(float *x, const float *delta, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        x[i] += delta[i];
-}
-
 /* ---- blocks ---- */
 
 /* delta := attention(normed) */
@@ -58,18 +53,24 @@ static void mlp_block(qins_session *s, const qins_layer *layer, size_t n) {
         dense_mlp_block(s, layer, n);
 }
 
-/* x += norm(delta), the norm where there is one */
-static void add_block(qins_session *s, const qins_norm *norm, size_t n) {
-    const qins_hparams *h = &s->model->weights->hparams;
-    size_t width = h->hidden_size;
-    if (norm->weight != NULL) qins_apply_norm(h, norm, width, s->delta, width, n, s->delta, width);
-    add(s->x, s->delta, n * width);
-}
-
 /* normed := norm(x) */
 static void normalize_input(qins_session *s, const qins_norm *norm, size_t n) {
     const qins_hparams *h = &s->model->weights->hparams;
     qins_apply_norm(h, norm, h->hidden_size, s->x, h->hidden_size, n, s->normed, h->hidden_size);
+}
+
+/* x += norm(delta), the norm where there is one; then normed := next(x) unless next is NULL */
+static void add_block(qins_session *s, const qins_norm *norm, const qins_norm *next, size_t n) {
+    const qins_hparams *h = &s->model->weights->hparams;
+    const qins_elementwise *e = qins_get_elementwise();
+    size_t width = h->hidden_size;
+#pragma omp parallel for schedule(static) if (n > 1)
+    for (size_t t = 0; t < n; t++) {
+        float *x = s->x + t * width, *delta = s->delta + t * width;
+        if (norm->weight != NULL) qins_apply_norm_row(h, norm, width, delta, delta);
+        e->add(x, delta, width);
+        if (next != NULL) qins_apply_norm_row(h, next, width, x, s->normed + t * width);
+    }
 }
 
 static void layer_forward(qins_session *s, const qins_batch *batch, size_t l) {
@@ -80,13 +81,12 @@ static void layer_forward(qins_session *s, const qins_batch *batch, size_t l) {
     if (s->model->weights->hparams.parallel_residual) {
         /* x + attn(norm1(x)) + mlp(norm2(x)); without a second norm both read the first */
         if (layer->mlp_norm.weight != NULL) normalize_input(s, &layer->mlp_norm, n);
-        add_block(s, &layer->attn_post_norm, n);
+        add_block(s, &layer->attn_post_norm, NULL, n);
     } else {
-        add_block(s, &layer->attn_post_norm, n);
-        normalize_input(s, &layer->mlp_norm, n);
+        add_block(s, &layer->attn_post_norm, &layer->mlp_norm, n);
     }
     mlp_block(s, layer, n);
-    add_block(s, &layer->mlp_post_norm, n);
+    add_block(s, &layer->mlp_post_norm, NULL, n);
 }
 
 static void embed(qins_session *s, const qins_batch *batch) {
@@ -102,7 +102,7 @@ static void embed(qins_session *s, const qins_batch *batch) {
     for (size_t r = 0; r < batch->n_runs; r++)
         for (size_t t = 0; t < batch->runs[r].n; t++) {
             qins_matrix_decode_rows(&m->positions.weight, batch->runs[r].position + t, 1, s->delta);
-            add(s->x + (batch->runs[r].first + t) * h->hidden_size, s->delta, h->hidden_size);
+            qins_get_elementwise()->add(s->x + (batch->runs[r].first + t) * h->hidden_size, s->delta, h->hidden_size);
         }
 }
 
