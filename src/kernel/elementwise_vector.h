@@ -185,7 +185,7 @@ INLINE void quantise_span(const float *x, size_t n, int16_t *words, int8_t *halv
     *unit = qins_unit_of_span(largest, largest_sum, total);
     float inverse = qins_inverse_unit(*unit);
     vi sum = {0};
-    for (size_t k = 0; k < n; k += LANES, words += LANES, halves += 2 * LANES) {
+    for (size_t k = 0; k < n; k += LANES, words += LANES) {
         vf v = load_f(x + k) * inverse;
         v = select_f(v > -limit, v, splat(-limit)); /* also of NaN */
         v = select_f(v < limit, v, splat(limit));
@@ -196,10 +196,9 @@ INLINE void quantise_span(const float *x, size_t n, int16_t *words, int8_t *halv
         bytes_of_lanes h = __builtin_convertvector(high, bytes_of_lanes),
                        l = __builtin_convertvector(low, bytes_of_lanes);
         memcpy(words, &w, sizeof w);
-        for (size_t group = 0; group < LANES / 4; group++) {
-            memcpy(halves + 8 * group, (const char *)&h + 4 * group, 4);
-            memcpy(halves + 8 * group + 4, (const char *)&l + 4 * group, 4);
-        }
+        int8_t *to = halves + k / QINS_TILE_COLS * 2 * QINS_TILE_COLS + k % QINS_TILE_COLS;
+        memcpy(to, &h, sizeof h);
+        memcpy(to + QINS_TILE_COLS, &l, sizeof l);
     }
     int32_t all = 0;
     for (size_t j = 0; j < LANES; j++)

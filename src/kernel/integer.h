@@ -52,12 +52,12 @@ static inline int qins_integer_entry(const qins_integer_table *t, unsigned code)
 }
 
 /* Vectors of n_cols values (columns of padding are zero), x = unit of the span * integer. The integers are kept as
- * words, or as halves: for four columns first their high halves, then the low ones, integer = 256 * high + low, both
- * signed. */
+ * words, or as halves: for the 64 columns of a tile first their high halves, then the low ones, integer = 256 * high +
+ * low, both signed. */
 typedef struct qins_quantised {
     size_t n_tokens, n_cols, n_spans; /* n_cols is a multiple of 64 */
     int16_t *words;                   /* [n_tokens][n_cols] */
-    int8_t *halves;                   /* [n_tokens][n_cols / 4][2][4] */
+    int8_t *halves;                   /* [n_tokens][n_cols / 64][2][64] */
     float *units;                     /* [n_tokens][n_spans] */
     int32_t *offsets;                 /* [n_tokens][n_spans]: -128 * sum of the span's integers */
 } qins_quantised;

@@ -48,8 +48,8 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
             UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
             vi w = look_up_8(tables, tile, bits, block, part);
-            high[block % 2][part] = dot_bytes(high[block % 2][part], w, x + 8 * block);
-            low[block % 2][part] = dot_bytes(low[block % 2][part], w, x + 8 * block + 4);
+            high[block % 2][part] = dot_bytes(high[block % 2][part], w, x + 4 * block);
+            low[block % 2][part] = dot_bytes(low[block % 2][part], w, x + QINS_TILE_COLS + 4 * block);
         }
     }
     for (unsigned part = 0; part < PARTS; part++)
@@ -196,22 +196,23 @@ INLINE void multiply_bytes(const uint8_t *w, size_t n_panels, size_t n_cols, con
     for (unsigned part = 0; part < PARTS; part++) {
 #define CLEAR(t) vi high0_##t = zero(), low0_##t = zero(), high1_##t = zero(), low1_##t = zero();
         EACH_TOKEN(CLEAR)
-        for (size_t block = 0; block < n_cols / 4; block++) {
-            const uint8_t *p = w + block * BLOCK_BYTES + part * V;
-            const int8_t *columns = values + 8 * block;
-            vi entries0 = load(p), entries1 = n_panels > 1 ? load(p + QINS_DECODED_PANEL) : entries0;
+        for (size_t tile = 0; tile < n_cols / QINS_TILE_COLS; tile++)
+            for (size_t block = 0; block < BLOCKS; block++) {
+                const uint8_t *p = w + (tile * BLOCKS + block) * BLOCK_BYTES + part * V;
+                const int8_t *columns = values + tile * 2 * QINS_TILE_COLS + 4 * block;
+                vi entries0 = load(p), entries1 = n_panels > 1 ? load(p + QINS_DECODED_PANEL) : entries0;
 #define DOT(t)                                                                                                         \
     if (t < n_tokens) {                                                                                                \
         high0_##t = dot_bytes(high0_##t, entries0, columns + t * token_bytes);                                         \
-        low0_##t = dot_bytes(low0_##t, entries0, columns + t * token_bytes + 4);                                       \
+        low0_##t = dot_bytes(low0_##t, entries0, columns + t * token_bytes + QINS_TILE_COLS);                          \
         if (n_panels > 1) {                                                                                            \
             high1_##t = dot_bytes(high1_##t, entries1, columns + t * token_bytes);                                     \
-            low1_##t = dot_bytes(low1_##t, entries1, columns + t * token_bytes + 4);                                   \
+            low1_##t = dot_bytes(low1_##t, entries1, columns + t * token_bytes + QINS_TILE_COLS);                      \
         }                                                                                                              \
     }
-            EACH_TOKEN(DOT)
-            EACH_TOKEN(KEEP_BYTES)
-        }
+                EACH_TOKEN(DOT)
+                EACH_TOKEN(KEEP_BYTES)
+            }
 #define FOLD(t)                                                                                                        \
     if (t < n_tokens) {                                                                                                \
         size_t unit = (first + t) * x->n_spans + col / QINS_SPAN_COLS;                                                 \

@@ -83,9 +83,9 @@ void qins_quantise(qins_quantised *q, size_t t, const float *x, size_t n) {
             words[k] = 0;
         for (size_t k = col; k < end; k++) {
             int low = ((words[k] + 128) & 255) - 128;
-            int8_t *group = halves + k / 4 * 8 + k % 4;
-            group[0] = (int8_t)((words[k] - low) / 256);
-            group[4] = (int8_t)low;
+            int8_t *high = halves + k / QINS_TILE_COLS * 2 * QINS_TILE_COLS + k % QINS_TILE_COLS;
+            high[0] = (int8_t)((words[k] - low) / 256);
+            high[QINS_TILE_COLS] = (int8_t)low;
         }
         q->units[t * q->n_spans + span] = unit;
         q->offsets[t * q->n_spans + span] = -QINS_ENTRY_BIAS * sum;

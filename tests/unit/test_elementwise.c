@@ -149,8 +149,8 @@ static void every_table_quantises_alike(void **state) {
                 for (size_t k = 0; k < TOKENS * got.n_cols; k++) {
                     if (abs(got.words[k] - expected.words[k]) > 1)
                         fail_msg("%s: %d, expected %d", tables[i].name, got.words[k], expected.words[k]);
-                    const int8_t *halves = got.halves + k / 4 * 8 + k % 4;
-                    assert_int_equal(256 * halves[0] + halves[4], got.words[k]);
+                    const int8_t *halves = got.halves + k / QINS_TILE_COLS * 2 * QINS_TILE_COLS + k % QINS_TILE_COLS;
+                    assert_int_equal(256 * halves[0] + halves[QINS_TILE_COLS], got.words[k]);
                 }
                 for (size_t span = 0; span < TOKENS * got.n_spans; span++) {
                     size_t col = span % got.n_spans * QINS_SPAN_COLS;

@@ -135,12 +135,13 @@ static void check_inputs(const trial *t) {
     for (size_t n = 0; n < t->n_tokens; n++)
         for (size_t k = 0; k < q->n_cols; k++) {
             int word = q->words[n * q->n_cols + k], sum = 0;
-            const int8_t *group = q->halves + 2 * n * q->n_cols + k / 4 * 8 + k % 4;
+            const int8_t *high =
+                q->halves + 2 * n * q->n_cols + k / QINS_TILE_COLS * 2 * QINS_TILE_COLS + k % QINS_TILE_COLS;
             for (size_t j = k / QINS_TILE_COLS * QINS_TILE_COLS, end = j + QINS_TILE_COLS; j < end; j++)
                 sum += abs(q->words[n * q->n_cols + j]);
             double unit = (double)q->units[n * q->n_spans + k / QINS_SPAN_COLS];
             double x = k < t->n_cols ? (double)t->x[n * t->n_cols + k] : 0;
-            bool good = word == 256 * group[0] + group[4] && abs(word) <= QINS_INPUT_MAX &&
+            bool good = word == 256 * high[0] + high[QINS_TILE_COLS] && abs(word) <= QINS_INPUT_MAX &&
                         sum <= QINS_INPUT_TILE_SUM && fabs(unit * word - x) <= 0.505 * unit;
             if (!good && failures++ < 20) printf("input %g became %d units of %g, tile sum %d\n", x, word, unit, sum);
         }
