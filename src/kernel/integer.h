@@ -39,6 +39,7 @@ typedef enum qins_integer_kind {
 
 typedef struct qins_integer_table {
     qins_integer_kind kind;
+    /* The 2^bits entries, repeated to the end, so that registers are filled with loads alone. */
     uint8_t low[QINS_INTEGER_LEVELS];  /* int8: entry + 128; int16: low byte */
     uint8_t high[QINS_INTEGER_LEVELS]; /* int16: high byte */
 } qins_integer_table;

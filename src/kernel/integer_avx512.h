@@ -107,19 +107,15 @@ static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int b
 /* ---- tables ---- */
 
 #if VBMI
-/* Repeated up to 64 or 128 entries, so that the bits above are ignored; 256 entries in four registers. */
+/* Entries are repeated (integer.h), so that the bits above are ignored; 256 entries in four registers. */
 typedef struct bytes_table {
     vi r[4];
 } bytes_table;
 
 static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
-    uint8_t repeated[QINS_INTEGER_LEVELS];
     bytes_table t;
-    unsigned n = 1u << bits;
-    for (unsigned i = 0; i < (bits <= 6 ? 64 : n); i++)
-        repeated[i] = entries[i & (n - 1)];
-    for (unsigned i = 0; i < (bits <= 6 ? 1 : n / 64); i++)
-        t.r[i] = load(repeated + 64 * i);
+    for (unsigned i = 0; i < (bits <= 6 ? 1u : 1u << (bits - 6)); i++)
+        t.r[i] = load(entries + 64 * i);
     return t;
 }
 static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {
@@ -135,12 +131,8 @@ typedef struct bytes_table {
 
 static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
     bytes_table t;
-    for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++) {
-        uint8_t repeated[16];
-        for (unsigned j = 0; j < 16; j++)
-            repeated[j] = entries[(16 * i + j) & ((1u << bits) - 1)];
-        t.r[i] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)repeated));
-    }
+    for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++)
+        t.r[i] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(entries + 16 * i)));
     return t;
 }
 static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {

@@ -14,8 +14,8 @@ void qins_integer_table_make(qins_integer_table *table, const float *entries, in
         largest = fmaxf(largest, fabsf(entries[i]));
     }
     table->kind = largest <= (float)QINS_INT8_ENTRY ? QINS_INTEGER_8 : QINS_INTEGER_16;
-    for (size_t i = 0; i < n; i++) {
-        int entry = (int)entries[i];
+    for (size_t i = 0; i < QINS_INTEGER_LEVELS; i++) {
+        int entry = (int)entries[i % n];
         bool narrow = table->kind == QINS_INTEGER_8;
         table->low[i] = (uint8_t)(narrow ? entry + QINS_ENTRY_BIAS : entry & 255);
         table->high[i] = (uint8_t)(narrow ? 0 : entry >> 8 & 255);
