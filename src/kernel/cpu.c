@@ -6,6 +6,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -48,6 +50,18 @@ static bool has_avx512_vnni(void) {
 static bool has_avx512_vbmi(void) {
     return has_avx512_vnni() && __builtin_cpu_supports("avx512vbmi");
 }
+
+#if defined(QINS_HAVE_AMX)
+/* AMX-TILE and AMX-INT8 are EDX bits 24 and 25 of leaf 7. Linux enables the registers a process that asks (Linux,
+ * Documentation/arch/x86/xstate.rst). */
+bool qins_has_amx(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    unsigned eax, ebx, ecx, edx;
+    if (!has_avx512_vbmi() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx >> 24 & 3u) != 3u)
+        return false;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
 #endif
 
 #if defined(__aarch64__)
@@ -67,6 +81,9 @@ static const level levels[] = {
     {{"avx512", &qins_kernels_avx512, &qins_integer_avx2}, has_avx512},
     {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512}, has_avx512_vnni},
     {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi}, has_avx512_vbmi},
+#if defined(QINS_HAVE_AMX)
+    {{"amx", &qins_kernels_avx512, &qins_integer_amx}, qins_has_amx},
+#endif
 #endif
 #if defined(__aarch64__)
     {{"neon", &qins_kernels_generic, &qins_integer_neon}, has_dot_product},

@@ -91,6 +91,11 @@ typedef struct qins_integer_kernels {
 extern const qins_integer_kernels qins_integer_scalar;
 #if defined(__x86_64__)
 extern const qins_integer_kernels qins_integer_avx2, qins_integer_avxvnni, qins_integer_avx512, qins_integer_avx512vbmi;
+#if defined(QINS_HAVE_AMX)
+extern const qins_integer_kernels qins_integer_amx;
+/* n (a multiple of 4) tdpbsud of 16 x 16 x 64 products from registers: to measure the peak. */
+void qins_amx_loop(size_t n);
+#endif
 #endif
 #if defined(__aarch64__)
 extern const qins_integer_kernels qins_integer_neon;

@@ -150,6 +150,7 @@ INLINE void decode_8(const uint8_t *tile, int bits, const qins_integer_table *ta
     }
 }
 
+#ifndef TILES
 INLINE void decode_16(const uint8_t *tile, int bits, const qins_integer_table *table, size_t n_cols, uint8_t *out) {
     const table_16 tables = load_table_16(table, bits);
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits))
@@ -164,6 +165,7 @@ INLINE void decode_16(const uint8_t *tile, int bits, const qins_integer_table *t
         out += 2 * V;
     }
 }
+#endif
 
 /* Sums are variables with numbers, not arrays: gcc 12 keeps a copy of an array in memory and writes it in every turn.
  */
@@ -291,10 +293,26 @@ static void multiply_8(const void *decoded, size_t n_panels, size_t n_cols, cons
 #endif
 }
 
+#ifndef TILES
 static void multiply_16(const void *decoded, size_t n_panels, size_t n_cols, const qins_quantised *x, size_t col,
                         size_t first, size_t n, float *acc, size_t ld) {
     multiply_words_all(decoded, n_panels, n_cols, QINS_TILE_COLS, x, col, first, n, false, acc, ld);
 }
+#endif
+
+/* With TILES many vectors are multiplied by AMX. */
+#ifdef TILES
+#include "kernel/integer_tiles.h"
+#define DECODE_8    decode_8
+#define DECODE_16   decode_planes
+#define MULTIPLY_8  multiply_8_tiles
+#define MULTIPLY_16 multiply_16_tiles
+#else
+#define DECODE_8    decode_8
+#define DECODE_16   decode_16
+#define MULTIPLY_8  multiply_8
+#define MULTIPLY_16 multiply_16
+#endif
 
 #define WIDTH(bits, kind)                                                                                              \
     static void dot_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,    \
@@ -303,7 +321,7 @@ static void multiply_16(const void *decoded, size_t n_panels, size_t n_cols, con
     }                                                                                                                  \
     static void decode_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols,           \
                                        void *out) {                                                                    \
-        decode_##kind(tiles, bits, table, n_cols, out);                                                                \
+        DECODE_##kind(tiles, bits, table, n_cols, out);                                                                \
     }
 WIDTH(3, 8)
 WIDTH(4, 8)
@@ -329,5 +347,5 @@ WIDTH(8, 16)
 const qins_integer_kernels QINS_INTEGER_NAME = {
     .dot = BY_WIDTH(dot),
     .decode = BY_WIDTH(decode),
-    .multiply = {NULL, multiply_8, multiply_16},
+    .multiply = {NULL, MULTIPLY_8, MULTIPLY_16},
 };

@@ -34,6 +34,11 @@ typedef struct qins_cpu {
     const qins_integer_kernels *integer; /* NULL: integers are not faster than FP32 */
 } qins_cpu;
 
+#if defined(QINS_HAVE_AMX)
+/* Whether this CPU has AMX-int8 and the system lets this process use it. */
+bool qins_has_amx(void);
+#endif
+
 /* The level in use. */
 const qins_cpu *qins_get_cpu(void);
 /* The table of FP32 kernels in use. */
