@@ -95,10 +95,9 @@ static void warn_of_unknown_cpu_level(void) {
 }
 
 /* OpenMP threads that wait for each other spin for milliseconds by default. On a machine that does something else too,
- * the spinner takes the time slice of the thread it waits for, and generation becomes an order of magnitude slower;
- * threads that sleep at once cost a quarter of the speed on an idle machine. Spinning for some ten microseconds first
- * is close to the best of both. The OpenMP library reads its settings before main, so the program starts itself again
- * with them. */
+ * the spinner takes the time slice of the thread it waits for. Spinning for some ten microseconds first is close to the
+ * best of both. (The loops of a forward pass do not use OpenMP: base/parallel.c.) The OpenMP library reads its settings
+ * before main, so the program starts itself again with them. */
 static void wait_shortly_then_sleep(char **argv) {
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL) return;
     if (setenv("OMP_WAIT_POLICY", "passive", 1) != 0 || setenv("GOMP_SPINCOUNT", "5000", 1) != 0) return;

@@ -11,7 +11,3 @@ void qins_set_threads(int n_threads) {
 int qins_get_threads(void) {
     return omp_get_max_threads();
 }
-
-int qins_thread_index(void) {
-    return omp_get_thread_num();
-}

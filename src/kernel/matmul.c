@@ -180,11 +180,14 @@ static void multiply_piece(const piece *w) {
     }
 }
 
+static void quantise_token(void *context, size_t t) {
+    qins_vectors *x = context;
+    qins_get_elementwise()->quantise(&x->integers, t, x->x + t * x->ldx, x->n_cols);
+}
+
 static void quantise(qins_vectors *x) {
     qins_quantised_place(&x->integers, x->n_tokens, x->n_cols, x->memory);
-#pragma omp parallel for schedule(static) if (x->n_tokens > 1)
-    for (size_t t = 0; t < x->n_tokens; t++)
-        qins_get_elementwise()->quantise(&x->integers, t, x->x + t * x->ldx, x->n_cols);
+    qins_parallel(x->n_tokens, 1, quantise_token, x);
     x->quantised = true;
 }
 
@@ -193,26 +196,32 @@ static size_t n_pieces_of(const qins_product *product) {
     return (n_panels + QINS_PANELS_AT_ONCE - 1) / QINS_PANELS_AT_ONCE;
 }
 
+typedef struct multiplication {
+    const qins_product *products;
+    const qins_vectors *x;
+    size_t first, n_tokens;
+} multiplication;
+
+static void multiply_task(void *context, size_t i) {
+    const multiplication *job = context;
+    const qins_product *product = job->products;
+    for (; i >= n_pieces_of(product); product++)
+        i -= n_pieces_of(product);
+    size_t panel = i * QINS_PANELS_AT_ONCE, n_panels = qins_n_panels(product->matrix->n_rows) - panel;
+    const piece w = {product, panel, qins_min_size(QINS_PANELS_AT_ONCE, n_panels), job->x, job->first, job->n_tokens};
+    multiply_piece(&w);
+}
+
 void qins_multiply(const qins_product *products, size_t n_products, qins_vectors *x) {
     size_t n_pieces = 0;
     for (size_t i = 0; i < n_products; i++) {
         n_pieces += n_pieces_of(&products[i]);
         if (!x->quantised && in_integers(products[i].matrix, x)) quantise(x);
     }
+    size_t step = qins_parallel_step(n_pieces, (size_t)qins_get_threads());
     for (size_t first = 0; first < x->n_tokens; first += TOKEN_BLOCK) {
-        size_t n_tokens = qins_min_size(TOKEN_BLOCK, x->n_tokens - first);
-#pragma omp parallel for schedule(static)
-        for (size_t i = 0; i < n_pieces; i++) {
-            const qins_product *product = products;
-            size_t index = i;
-            for (; index >= n_pieces_of(product); product++)
-                index -= n_pieces_of(product);
-            size_t panel = index * QINS_PANELS_AT_ONCE;
-            const piece w = {
-                product, panel, qins_min_size(QINS_PANELS_AT_ONCE, qins_n_panels(product->matrix->n_rows) - panel),
-                x,       first, n_tokens};
-            multiply_piece(&w);
-        }
+        multiplication job = {products, x, first, qins_min_size(TOKEN_BLOCK, x->n_tokens - first)};
+        qins_parallel(n_pieces, step, multiply_task, &job);
     }
 }
 

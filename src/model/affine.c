@@ -10,9 +10,20 @@ size_t qins_prepared_row(size_t n_cols) {
     return rotated + qins_round_up(qins_quantised_bytes(1, n_cols) / sizeof(float), ALIGNED_FLOATS);
 }
 
-/* Rotates and quantises a token at a time, while it is in the cache. */
+/* Rotates and quantises a token while it is in the cache. */
+static void prepare_token(void *context, size_t t) {
+    qins_input *in = context;
+    size_t n_cols = in->n_cols;
+    float *rotated = in->prepared + t * n_cols;
+    if (in->rotation != NULL) {
+        memcpy(rotated, in->x + t * n_cols, n_cols * sizeof *rotated);
+        qins_rotate(rotated, n_cols, in->rotation);
+    }
+    if (in->vectors.quantised)
+        qins_get_elementwise()->quantise(&in->vectors.integers, t, in->vectors.x + t * n_cols, n_cols);
+}
+
 static void prepare(qins_input *in, const float *rotation, bool integers) {
-    const qins_elementwise *e = qins_get_elementwise();
     size_t n_cols = in->n_cols, n_floats = qins_round_up(in->n_tokens * n_cols, ALIGNED_FLOATS);
     qins_vectors *v = &in->vectors;
     *v = (qins_vectors){
@@ -20,17 +31,9 @@ static void prepare(qins_input *in, const float *rotation, bool integers) {
     if (!in->floats_only) v->memory = in->prepared + n_floats;
     v->quantised = integers && v->memory != NULL;
     if (v->quantised) qins_quantised_place(&v->integers, v->n_tokens, n_cols, v->memory);
-#pragma omp parallel for schedule(static) if (in->n_tokens > 1)
-    for (size_t t = 0; t < in->n_tokens; t++) {
-        float *rotated = in->prepared + t * n_cols;
-        if (rotation != NULL) {
-            memcpy(rotated, in->x + t * n_cols, n_cols * sizeof *rotated);
-            qins_rotate(rotated, n_cols, rotation);
-        }
-        if (v->quantised) e->quantise(&v->integers, t, v->x + t * n_cols, n_cols);
-    }
     in->rotation = rotation;
     in->ready = true;
+    if (rotation != NULL || v->quantised) qins_parallel(in->n_tokens, 1, prepare_token, in);
 }
 
 /* One part of a matrix of two, its rows put where they belong. */

@@ -103,6 +103,8 @@ typedef struct attention_job {
     size_t window;
     const float *qkv;
     float *out;
+    const qins_token_run *runs;
+    size_t n_parts; /* of the positions */
 } attention_job;
 
 static void store_keys(const attention_job *j, const qins_token_run *run, size_t head, scratch *s) {
@@ -326,7 +328,9 @@ static size_t choose_parts(const attention_job *j, size_t n_blocks) {
     return qins_max_size(1, qins_min_size((wanted + tasks - 1) / tasks, pages / MIN_SPLIT_PAGES));
 }
 
-static void run_task(const attention_job *j, size_t task, size_t n_parts) {
+static void run_task(void *context, size_t task) {
+    const attention_job *j = context;
+    size_t n_parts = j->n_parts;
     scratch s = scratch_of(j->a, (size_t)qins_thread_index());
     size_t part = task % n_parts, kv_head = task / n_parts % j->h->n_kv_heads;
     const qins_query_block *b = &j->a->blocks[task / n_parts / j->h->n_kv_heads];
@@ -340,17 +344,23 @@ static void run_task(const attention_job *j, size_t task, size_t n_parts) {
         write_row(j, b, kv_head, r, s.sums + r * j->a->dims, s.total[r]);
 }
 
-static void store_all(const attention_job *j, const qins_token_run *runs, size_t n_runs) {
-    size_t n_heads = j->h->n_kv_heads, n_tasks = 2 * n_heads * n_runs;
-#pragma omp parallel for schedule(dynamic) if (runs[0].n + n_runs > 2)
-    for (size_t task = 0; task < n_tasks; task++) {
-        scratch s = scratch_of(j->a, (size_t)qins_thread_index());
-        const qins_token_run *run = &runs[task / (2 * n_heads)];
-        if (task % 2 == 0)
-            store_keys(j, run, task / 2 % n_heads, &s);
-        else
-            store_values(j, run, task / 2 % n_heads, &s);
-    }
+static void store_task(void *context, size_t task) {
+    const attention_job *j = context;
+    size_t n_heads = j->h->n_kv_heads;
+    scratch s = scratch_of(j->a, (size_t)qins_thread_index());
+    const qins_token_run *run = &j->runs[task / (2 * n_heads)];
+    if (task % 2 == 0)
+        store_keys(j, run, task / 2 % n_heads, &s);
+    else
+        store_values(j, run, task / 2 % n_heads, &s);
+}
+
+static void merge_task(void *context, size_t task) {
+    const attention_job *j = context;
+    size_t n_heads = j->h->n_kv_heads;
+    const qins_query_block *b = &j->a->blocks[task / n_heads];
+    for (size_t r = 0; r < b->n * j->a->group; r++)
+        merge_row(j, b, task % n_heads, task * j->n_parts, j->n_parts, r);
 }
 
 void qins_attend(qins_attention *a, const qins_hparams *h, const qins_layer *layer, const qins_kv_cache *cache,
@@ -358,32 +368,27 @@ void qins_attend(qins_attention *a, const qins_hparams *h, const qins_layer *lay
                  float *out) {
     qins_qkv_view view = qins_qkv_view_of(h);
     size_t n_tokens = runs[n_runs - 1].first + runs[n_runs - 1].n;
-    const attention_job j = {.a = a,
-                             .h = h,
-                             .layer = layer,
-                             .cache = cache,
-                             .layer_index = layer_index,
-                             .rope = rope,
-                             .view = view,
-                             .window = (layer->flags & QINS_LAYER_SLIDING) != 0 ? h->sliding_window : SIZE_MAX,
-                             .qkv = qkv,
-                             .out = out};
+    attention_job j = {.a = a,
+                       .h = h,
+                       .layer = layer,
+                       .cache = cache,
+                       .layer_index = layer_index,
+                       .rope = rope,
+                       .view = view,
+                       .window = (layer->flags & QINS_LAYER_SLIDING) != 0 ? h->sliding_window : SIZE_MAX,
+                       .qkv = qkv,
+                       .out = out,
+                       .runs = runs};
     if (h->family->qk_norm == QINS_QK_NORM_FULL) {
         float *q = qkv + view.q_offset, *k = qkv + view.k_offset;
         qins_apply_norm(h, &layer->q_norm, h->n_heads * h->head_dim, q, view.row, n_tokens, q, view.row);
         qins_apply_norm(h, &layer->k_norm, h->n_kv_heads * h->head_dim, k, view.row, n_tokens, k, view.row);
     }
-    store_all(&j, runs, n_runs);
-    size_t n_blocks = cut_into_blocks(a, runs, n_runs), n_parts = choose_parts(&j, n_blocks);
-    size_t n_tasks = n_blocks * h->n_kv_heads * n_parts;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t task = 0; task < n_tasks; task++)
-        run_task(&j, task, n_parts);
-    if (n_parts == 1) return;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n_blocks * h->n_kv_heads; i++) {
-        const qins_query_block *b = &a->blocks[i / h->n_kv_heads];
-        for (size_t r = 0; r < b->n * a->group; r++)
-            merge_row(&j, b, i % h->n_kv_heads, i * n_parts, n_parts, r);
-    }
+    /* Of a single token each task is so little that waking others costs more. */
+    size_t n_stores = 2 * h->n_kv_heads * n_runs;
+    qins_parallel(n_stores, n_tokens > 1 ? 1 : n_stores, store_task, &j);
+    size_t n_blocks = cut_into_blocks(a, runs, n_runs);
+    j.n_parts = choose_parts(&j, n_blocks);
+    qins_parallel(n_blocks * h->n_kv_heads * j.n_parts, 1, run_task, &j);
+    if (j.n_parts > 1) qins_parallel(n_blocks * h->n_kv_heads, 1, merge_task, &j);
 }

@@ -59,18 +59,25 @@ static void normalize_input(qins_session *s, const qins_norm *norm, size_t n) {
     qins_apply_norm(h, norm, h->hidden_size, s->x, h->hidden_size, n, s->normed, h->hidden_size);
 }
 
+typedef struct addition {
+    qins_session *s;
+    const qins_norm *norm, *next;
+} addition;
+
+static void add_token(void *context, size_t t) {
+    const addition *a = context;
+    const qins_hparams *h = &a->s->model->weights->hparams;
+    size_t width = h->hidden_size;
+    float *x = a->s->x + t * width, *delta = a->s->delta + t * width;
+    if (a->norm->weight != NULL) qins_apply_norm_row(h, a->norm, width, delta, delta);
+    qins_get_elementwise()->add(x, delta, width);
+    if (a->next != NULL) qins_apply_norm_row(h, a->next, width, x, a->s->normed + t * width);
+}
+
 /* x += norm(delta), the norm where there is one; then normed := next(x) unless next is NULL */
 static void add_block(qins_session *s, const qins_norm *norm, const qins_norm *next, size_t n) {
-    const qins_hparams *h = &s->model->weights->hparams;
-    const qins_elementwise *e = qins_get_elementwise();
-    size_t width = h->hidden_size;
-#pragma omp parallel for schedule(static) if (n > 1)
-    for (size_t t = 0; t < n; t++) {
-        float *x = s->x + t * width, *delta = s->delta + t * width;
-        if (norm->weight != NULL) qins_apply_norm_row(h, norm, width, delta, delta);
-        e->add(x, delta, width);
-        if (next != NULL) qins_apply_norm_row(h, next, width, x, s->normed + t * width);
-    }
+    addition a = {s, norm, next};
+    qins_parallel(n, 1, add_token, &a);
 }
 
 static void layer_forward(qins_session *s, const qins_batch *batch, size_t l) {

@@ -135,15 +135,24 @@ void qins_rope_free(qins_rope *rope) {
     *rope = (qins_rope){0};
 }
 
+typedef struct angles_job {
+    qins_rope *rope;
+    size_t first, position;
+} angles_job;
+
+static void set_angles(void *context, size_t t) {
+    const angles_job *j = context;
+    qins_rope *rope = j->rope;
+    for (size_t i = 0, n = rope->n_pairs; i < n; i++) {
+        float angle = (float)(j->position + t) * rope->frequencies[i];
+        rope->cosines[(j->first + t) * n + i] = cosf(angle) * rope->scale;
+        rope->sines[(j->first + t) * n + i] = sinf(angle) * rope->scale;
+    }
+}
+
 void qins_rope_set_positions(qins_rope *rope, size_t first, size_t position, size_t n_tokens) {
-    size_t n = rope->n_pairs;
-#pragma omp parallel for schedule(static) if (n_tokens > 1)
-    for (size_t t = 0; t < n_tokens; t++)
-        for (size_t i = 0; i < n; i++) {
-            float angle = (float)(position + t) * rope->frequencies[i];
-            rope->cosines[(first + t) * n + i] = cosf(angle) * rope->scale;
-            rope->sines[(first + t) * n + i] = sinf(angle) * rope->scale;
-        }
+    angles_job job = {rope, first, position};
+    qins_parallel(n_tokens, 1, set_angles, &job);
 }
 
 void qins_rope_apply(const qins_rope *rope, size_t t, float *head) {
