@@ -23,13 +23,19 @@ static int print_bench_json(const qins_bench_result *r, bool quick) {
                                               "share", g->share, "gbps_one_thread", g->gbps_one, "share_one_thread",
                                               g->share_one, "gmacs_prompt", g->gmacs));
     }
+    json_t *batch = json_array();
+    for (size_t i = 0; i < QINS_BENCH_BATCHES && !quick; i++)
+        json_array_append_new(
+            batch, json_pack("{s:I, s:f}", "sequences", (json_int_t)r->batch[i].sequences, "tps", r->batch[i].tps));
     return print_json(json_pack(
-        "{s:s, s:i, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "kernels", qins_cpu_level(), "threads",
-        r->threads, "read_gbps", quick ? json_null() : json_real(r->read_gbps), "read_gbps_one_thread",
+        "{s:s, s:i, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "kernels", qins_cpu_level(),
+        "threads", r->threads, "read_gbps", quick ? json_null() : json_real(r->read_gbps), "read_gbps_one_thread",
         quick ? json_null() : json_real(r->read_gbps_one), "gemv", gemv, "prefill_tps", r->prefill_tps, "decode_tps",
         r->decode_tps, "open_seconds", r->open_seconds, "first_token_seconds", r->first_token_seconds,
-        "bytes_per_token", r->bytes_per_token, "decode_limit_tps", quick ? json_null() : json_real(r->decode_limit_tps),
-        "decode_share", quick ? json_null() : json_real(r->decode_share)));
+        "first_token_overhead", r->first_token_overhead, "bytes_per_token", r->bytes_per_token, "decode_limit_tps",
+        quick ? json_null() : json_real(r->decode_limit_tps), "decode_share",
+        quick ? json_null() : json_real(r->decode_share), "amx_gmacs",
+        r->amx_gmacs > 0 ? json_real(r->amx_gmacs) : json_null(), "batch", batch));
 }
 
 /* A bar of 40 places; the last one is the limit. */
@@ -45,6 +51,7 @@ static void print_bar(const char *name, double share, const char *text) {
 static int print_bench_text(const qins_bench_result *r, const bench_arguments *a) {
     char name[64], text[128];
     if (!a->quick) {
+        if (r->amx_gmacs > 0) printf("AMX multiplies %.0f GMAC/s from registers\n", r->amx_gmacs);
         printf("kernels %s; memory reads at %.1f GB/s with one thread, %.1f with %d\n\n", qins_cpu_level(),
                r->read_gbps_one, r->read_gbps, r->threads);
         printf("share of the limit that memory sets\n");
@@ -62,7 +69,13 @@ static int print_bench_text(const qins_bench_result *r, const bench_arguments *a
     }
     printf("prompt of %zu tokens  %8.1f tokens/s\n", a->prompt, r->prefill_tps);
     printf("generation           %8.1f tokens/s, %.1f MB read a token\n", r->decode_tps, r->bytes_per_token * 1e-6);
-    printf("first token after    %8.3f s, of which opening %.3f s\n", r->first_token_seconds, r->open_seconds);
+    for (size_t i = 1; i < QINS_BENCH_BATCHES && !a->quick; i++) {
+        const qins_bench_batch *b = &r->batch[i];
+        printf("%s %2zu sequences %8.1f tokens/s together, %.0f %% of the time a token\n",
+               i == 1 ? "generation," : "           ", b->sequences, b->tps, 100 * r->batch[0].tps / b->tps);
+    }
+    printf("first token after    %8.3f s, of which opening %.3f s; %.3f s more than the prompt takes again\n",
+           r->first_token_seconds, r->open_seconds, r->first_token_overhead);
     return EXIT_DONE;
 }
 

@@ -122,5 +122,6 @@ int main(int argc, char **argv) {
     /* The same for a file that may not grow any more (ulimit -f). */
     signal(SIGXFSZ, SIG_IGN);
     warn_of_unknown_cpu_level();
+    qins_spread_memory();
     return finish_output(dispatch(argc, argv));
 }

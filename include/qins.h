@@ -82,6 +82,11 @@ QINS_API const char *qins_status_name(qins_status status);
 QINS_API void qins_set_threads(int n_threads);
 QINS_API int qins_get_threads(void);
 
+/* On a machine with several NUMA nodes: pages that this thread, and threads it makes later, touch first are from now on
+ * taken from all nodes in turn, so that reading weights uses the bandwidth of all. For programs, before they open a
+ * model; qins does it. Returns the number of nodes, 1 when there is nothing to do or the system does not allow it. */
+QINS_API int qins_spread_memory(void);
+
 /* Name of the kernel set that runs: "scalar", "generic", "avx2", "avx512", ... Environment variable QINS_CPU
  * forces a lower one (read once, at the first call). */
 QINS_API const char *qins_cpu_level(void);
@@ -612,11 +617,14 @@ QINS_API qins_status qins_sweep_write_html(const qins_sweep *sweep, const char *
 
 /* ---- 11. Speed --------------------------------------------------------------------------------------- */
 
-enum { QINS_BENCH_WIDTHS = 6 }; /* 3 to 8 bits */
+enum {
+    QINS_BENCH_WIDTHS = 6, /* 3 to 8 bits */
+    QINS_BENCH_BATCHES = 5 /* 1, 2, 4, 8 and 16 sequences */
+};
 
 typedef struct qins_bench_options {
     size_t prompt, gen; /* tokens, at least 1 each */
-    bool model_only;    /* skip bandwidth and gemv; shares and limits are then 0 */
+    bool model_only;    /* skip bandwidth, gemv and batches; shares and limits are then 0 */
     bool no_check;
     qins_progress progress;
     void *progress_user;
@@ -633,15 +641,24 @@ typedef struct qins_bench_gemv {
     double gmacs;               /* 1e9 products a second with 126 vectors, all threads */
 } qins_bench_gemv;
 
+/* Several sequences that each generate a token in the same pass. */
+typedef struct qins_bench_batch {
+    size_t sequences;
+    double tps; /* tokens a second, of all of them together */
+} qins_bench_batch;
+
 typedef struct qins_bench_result {
     int threads;
     double read_gbps_one, read_gbps; /* one thread, all threads */
     qins_bench_gemv gemv[QINS_BENCH_WIDTHS];
-    double prefill_tps, decode_tps;           /* tokens a second; decode: the median token */
+    double amx_gmacs;               /* 1e9 products a second of tdpbsud from registers, all threads; 0 without AMX */
+    double prefill_tps, decode_tps; /* tokens a second; decode: the median token */
     double open_seconds, first_token_seconds; /* opening; opening and evaluating the prompt */
     uint64_t params;
     double bytes_per_token;                /* weights, and the part of the KV cache that is in use */
     double decode_limit_tps, decode_share; /* read_gbps / bytes_per_token, and how much of it was reached */
+    qins_bench_batch batch[QINS_BENCH_BATCHES];
+    double first_token_overhead; /* seconds that the first token of the prompt takes beyond its second evaluation */
 } qins_bench_result;
 
 /* Measures the machine and the model at model_path with qins_get_threads() threads. `options` may be NULL. */

@@ -136,6 +136,9 @@ void qins_outfile_abort(qins_outfile *file);
 /* Of the calling thread inside a parallel region or a task: 0..qins_get_threads()-1. */
 int qins_thread_index(void);
 
+/* A list as Linux writes it, "0-1,4", to bits of n_words words; the number of nodes. */
+size_t qins_parse_nodes(const char *list, unsigned long *mask, size_t n_words);
+
 typedef void (*qins_task)(void *context, size_t i);
 /* Calls fn(context, i) for every i < n on the threads of the caller, which take `step` (at least 1) neighbouring ones
  * at a time. Inside a task, and inside a parallel region of OpenMP, the caller does it all. For the short loops of a

@@ -128,6 +128,8 @@ void qins_rotation_signs(uint64_t seed, size_t n_cols, float *signs);
 /* x := H D x in place, D = diag(signs), H the blockwise orthonormal Hadamard matrix. Applied to the rows of W and to
  * the inputs x it leaves W x unchanged. */
 void qins_rotate(float *x, size_t n_cols, const float *signs);
+/* The same of x, which stays, to out. */
+void qins_rotate_into(const float *x, size_t n_cols, const float *signs, float *out);
 /* x := H x. */
 void qins_hadamard(float *x, size_t n_cols);
 /* x := D H x, the inverse. */

@@ -47,6 +47,12 @@ void qins_rotate(float *x, size_t n_cols, const float *signs) {
     qins_hadamard(x, n_cols);
 }
 
+void qins_rotate_into(const float *x, size_t n_cols, const float *signs, float *out) {
+    for (size_t k = 0; k < n_cols; k++)
+        out[k] = x[k] * signs[k];
+    qins_hadamard(out, n_cols);
+}
+
 void qins_unrotate(float *x, size_t n_cols, const float *signs) {
     qins_hadamard(x, n_cols);
     for (size_t k = 0; k < n_cols; k++)

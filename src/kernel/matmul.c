@@ -68,23 +68,30 @@ static size_t rows_of_panel(const qins_matrix *m, size_t p) {
     return qins_min_size(QINS_PANEL_ROWS, m->n_rows - p * QINS_PANEL_ROWS);
 }
 
-/* y := scale * acc + bias for one panel; acc[t*ld + row]. */
-static void write_panel(const piece *w, size_t panel, const float *acc, size_t ld) {
+/* y[t*ldy + r] := scale[r] * acc[t*ld + r] + bias[r]; n_rows is a constant where compilers should make vectors of it.
+ */
+static inline __attribute__((always_inline)) void write_rows(const piece *w, float *y, const float *acc, size_t ld,
+                                                             const float *scale, const float *bias, size_t n_rows) {
+    for (size_t t = 0; t < w->n_tokens; t++)
+        for (size_t r = 0; r < n_rows; r++)
+            y[t * w->product->ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
+}
+
+/* y := scale * acc + bias for some panels; acc[t*ld + row]. */
+static void write_panels(const piece *w, size_t panel, size_t n_panels, const float *acc, size_t ld) {
+    enum { ROWS = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
     const qins_matrix *m = w->product->matrix;
-    size_t row = panel * QINS_PANEL_ROWS, rows = rows_of_panel(m, panel), ldy = w->product->ldy;
-    float scale[QINS_PANEL_ROWS], bias[QINS_PANEL_ROWS] = {0}, *y = w->product->y + w->first * ldy + row;
+    size_t row = panel * QINS_PANEL_ROWS, rows = qins_min_size(n_panels * QINS_PANEL_ROWS, m->n_rows - row);
+    float scale[ROWS], bias[ROWS] = {0}, *y = w->product->y + w->first * w->product->ldy + row;
     for (size_t r = 0; r < rows; r++)
         scale[r] = row_scale(m, row + r);
     if (w->product->bias != NULL) memcpy(bias, w->product->bias + row, rows * sizeof *bias);
-    if (rows == QINS_PANEL_ROWS) { /* a constant, so that compilers make vectors of it */
-        for (size_t t = 0; t < w->n_tokens; t++)
-            for (size_t r = 0; r < QINS_PANEL_ROWS; r++)
-                y[t * ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
-        return;
-    }
-    for (size_t t = 0; t < w->n_tokens; t++)
-        for (size_t r = 0; r < rows; r++)
-            y[t * ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
+    if (rows == ROWS)
+        write_rows(w, y, acc, ld, scale, bias, ROWS);
+    else if (rows == QINS_PANEL_ROWS)
+        write_rows(w, y, acc, ld, scale, bias, QINS_PANEL_ROWS);
+    else
+        write_rows(w, y, acc, ld, scale, bias, rows);
 }
 
 static void multiply_panel(const piece *w, size_t panel) {
@@ -100,7 +107,7 @@ static void multiply_panel(const piece *w, size_t panel) {
             decode_rows_transposed(m, panel, col, n, weights);
         kernels->multiply_panel(weights, n, w->x->x + w->first * w->x->ldx + col, w->x->ldx, w->n_tokens, acc);
     }
-    write_panel(w, panel, acc, QINS_PANEL_ROWS);
+    write_panels(w, panel, 1, acc, QINS_PANEL_ROWS);
 }
 
 /* Row-major storages and few tokens: a dot product a row, no transposition. */
@@ -120,7 +127,7 @@ static void multiply_rows(const piece *w, size_t panel) {
             for (size_t t = 0; t < w->n_tokens; t++)
                 acc[t * QINS_PANEL_ROWS + r] += kernels->dot(weights, x + t * w->x->ldx + col, n);
         }
-    write_panel(w, panel, acc, QINS_PANEL_ROWS);
+    write_panels(w, panel, 1, acc, QINS_PANEL_ROWS);
 }
 
 static void multiply_integers(const piece *w, const qins_integer_kernels *kernels) {
@@ -130,13 +137,13 @@ static void multiply_integers(const piece *w, const qins_integer_kernels *kernel
     const uint8_t *tiles = m->codes + w->panel * panel_bytes;
     enum { LD = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
     _Alignas(64) float acc[TOKEN_BLOCK * LD];
-    for (size_t p = 0; p < w->n_panels && m->scale == QINS_SCALE_ROW; p++) /* write_panel wants them */
+    for (size_t p = 0; p < w->n_panels && m->scale == QINS_SCALE_ROW; p++) /* write_panels wants them */
         __builtin_prefetch(m->scales + (w->panel + p) * QINS_PANEL_ROWS);
     if (w->n_tokens == 1) {
-        for (size_t p = 0; p < w->n_panels; p++) {
-            kernels->dot[m->bits][table->kind](tiles + p * panel_bytes, table, &w->x->integers, w->first, acc);
-            write_panel(w, w->panel + p, acc, LD);
-        }
+        for (size_t p = 0; p < w->n_panels; p++)
+            kernels->dot[m->bits][table->kind](tiles + p * panel_bytes, table, &w->x->integers, w->first,
+                                               acc + p * QINS_PANEL_ROWS);
+        write_panels(w, w->panel, w->n_panels, acc, LD);
         return;
     }
     _Alignas(64) uint8_t decoded[QINS_PANELS_AT_ONCE * QINS_DECODED_PANEL];
@@ -154,8 +161,7 @@ static void multiply_integers(const piece *w, const qins_integer_kernels *kernel
         }
         kernels->multiply[table->kind](decoded, w->n_panels, n, &w->x->integers, col, w->first, w->n_tokens, acc, LD);
     }
-    for (size_t p = 0; p < w->n_panels; p++)
-        write_panel(w, w->panel + p, acc + p * QINS_PANEL_ROWS, LD);
+    write_panels(w, w->panel, w->n_panels, acc, LD);
 }
 
 bool qins_takes_integers(const qins_matrix *m) {

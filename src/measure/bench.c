@@ -112,6 +112,26 @@ static void measure_gemv(const bench_memory *b, int threads, qins_bench_result *
     }
 }
 
+#if defined(QINS_HAVE_AMX)
+enum { AMX_INSTRUCTIONS = 1 << 18, AMX_PRODUCTS = 16 * 16 * 64 };
+
+static void run_amx_loop(void *context, size_t i) {
+    (void)context;
+    (void)i;
+    qins_amx_loop(AMX_INSTRUCTIONS);
+}
+
+static double amx_peak(size_t threads) {
+    double best = INFINITY;
+    for (int i = 0; i < PASSES; i++) {
+        double start = seconds();
+        qins_parallel(threads, 1, run_amx_loop, NULL);
+        best = fmin(best, seconds() - start);
+    }
+    return (double)threads * AMX_INSTRUCTIONS * AMX_PRODUCTS / best * 1e-9;
+}
+#endif
+
 static qins_status measure_machine(qins_bench_result *r, qins_error *err) {
     size_t rows = BUFFER_BYTES / qins_tile_bytes(QINS_MIN_BITS) * QINS_PANEL_ROWS / (GEMV_COLS / QINS_TILE_COLS);
     bench_memory b = {
@@ -137,6 +157,9 @@ static qins_status measure_machine(qins_bench_result *r, qins_error *err) {
         r->read_gbps_one = read_speed(b.buffer);
         qins_set_threads(threads);
         measure_gemv(&b, threads, r);
+#if defined(QINS_HAVE_AMX)
+        if (qins_has_amx()) r->amx_gmacs = amx_peak((size_t)threads);
+#endif
     }
     free(b.buffer);
     free(b.x);
@@ -170,7 +193,9 @@ static qins_status measure_session(qins_session *session, const qins_bench_optio
     if (status == QINS_OK) status = qins_session_truncate(session, 0, err);
     start = seconds();
     if (status == QINS_OK) status = qins_session_eval(session, ids, o->prompt, logits, 1, err);
-    r->prefill_tps = (double)o->prompt / (seconds() - start);
+    double again_seconds = seconds() - start;
+    r->prefill_tps = (double)o->prompt / again_seconds;
+    r->first_token_overhead = r->first_token_seconds - again_seconds;
     size_t n = qins_min_size(o->gen, MAX_TIMES);
     for (size_t i = 0; i < n && status == QINS_OK; i++) {
         if (qins_report(o->progress, o->progress_user, "generating", i, n))
@@ -184,6 +209,43 @@ static qins_status measure_session(qins_session *session, const qins_bench_optio
     qsort(times, n, sizeof *times, ascending);
     r->decode_tps = 1 / times[n / 2];
     return QINS_OK;
+}
+
+/* Tokens a second when so many sequences generate in the same pass: the fastest of some. */
+static qins_status measure_batch(qins_session *session, qins_bench_batch *b, size_t vocab_size, float *logits,
+                                 qins_error *err) {
+    qins_batch_token tokens[1 << (QINS_BENCH_BATCHES - 1)];
+    double best = INFINITY;
+    for (size_t i = 0; i < PASSES; i++) {
+        for (size_t s = 0; s < b->sequences; s++)
+            tokens[s] = (qins_batch_token){
+                .sequence = (uint32_t)s, .id = some_id(s + 16 * i, vocab_size), .wants_logits = true};
+        double start = seconds();
+        qins_status status = qins_session_eval_batch(session, tokens, b->sequences, logits, err);
+        if (status != QINS_OK) return status;
+        best = fmin(best, seconds() - start);
+    }
+    b->tps = (double)b->sequences / best;
+    return QINS_OK;
+}
+
+static qins_status measure_batches(const qins_model *model, size_t vocab_size, qins_bench_result *r, qins_error *err) {
+    const size_t most = (size_t)1 << (QINS_BENCH_BATCHES - 1);
+    const qins_session_options options = {.n_ctx = PASSES * QINS_BENCH_BATCHES, .n_sequences = most};
+    qins_session *session = NULL;
+    float *logits = qins_alloc(most * vocab_size, sizeof *logits);
+    qins_status status = QINS_OK;
+    if (logits == NULL)
+        status = qins_fail_memory(err, most * vocab_size * sizeof *logits, "logits");
+    else
+        status = qins_session_new_with(model, &options, &session, err);
+    for (size_t i = 0; i < QINS_BENCH_BATCHES && status == QINS_OK; i++) {
+        r->batch[i].sequences = (size_t)1 << i;
+        status = measure_batch(session, &r->batch[i], vocab_size, logits, err);
+    }
+    qins_session_free(session);
+    free(logits);
+    return status;
 }
 
 static qins_status measure_model(const char *path, const qins_bench_options *o, qins_bench_result *r, qins_error *err) {
@@ -212,6 +274,7 @@ static qins_status measure_model(const char *path, const qins_bench_options *o, 
             (double)info.bytes_touched_per_token + (double)qins_session_kv_bytes(session) * positions / (double)n_ctx;
         r->decode_limit_tps = r->read_gbps * 1e9 / r->bytes_per_token;
         r->decode_share = r->read_gbps > 0 ? r->decode_tps / r->decode_limit_tps : 0;
+        if (!o->model_only) status = measure_batches(model, info.vocab_size, r, err);
     }
     free(logits);
     free(ids);

@@ -15,10 +15,7 @@ static void prepare_token(void *context, size_t t) {
     qins_input *in = context;
     size_t n_cols = in->n_cols;
     float *rotated = in->prepared + t * n_cols;
-    if (in->rotation != NULL) {
-        memcpy(rotated, in->x + t * n_cols, n_cols * sizeof *rotated);
-        qins_rotate(rotated, n_cols, in->rotation);
-    }
+    if (in->rotation != NULL) qins_rotate_into(in->x + t * n_cols, n_cols, in->rotation, rotated);
     if (in->vectors.quantised)
         qins_get_elementwise()->quantise(&in->vectors.integers, t, in->vectors.x + t * n_cols, n_cols);
 }

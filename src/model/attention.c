@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 64,     /* queries of a block, unless one token has more */
+    BLOCK_ROWS = 128,    /* queries of a block, unless one token has more */
     REGISTER_ROWS = 8,   /* up to so many queries read rows in the stored form */
     TASKS_A_THREAD = 4,  /* wanted, so that threads end together */
     MIN_SPLIT_PAGES = 4, /* positions of a part: not worth a task otherwise */

@@ -8,7 +8,8 @@ jq -e '.read_gbps > 0 and .prefill_tps > 0 and .decode_tps > 0 and .decode_limit
        and ([.gemv[].bits] == [3,4,5,6,7,8]) and all(.gemv[]; .gbps > 0 and .share > 0)
        and ((.decode_share * .decode_limit_tps / .decode_tps - 1) | fabs < 1e-6)
        and ((.decode_limit_tps * .bytes_per_token / .read_gbps / 1e9 - 1) | fabs < 1e-6)
-       and .first_token_seconds > .open_seconds' "$work/bench.json" >/dev/null ||
+       and .first_token_seconds > .open_seconds and .first_token_overhead < .first_token_seconds
+       and ([.batch[].sequences] == [1,2,4,8,16]) and all(.batch[]; .tps > 0)' "$work/bench.json" >/dev/null ||
     fail "unexpected figures: $(cat "$work/bench.json")"
 grep -q '<svg' "$work/page.html" || fail "no chart in the page"
 if grep -Eq '(src|href)="https?:' "$work/page.html"; then fail "the page loads something"; fi

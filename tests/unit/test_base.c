@@ -400,6 +400,29 @@ static void every_status_has_a_name(void **state) {
 
 #define test_in_folder(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
 
+static void lists_of_nodes_become_bits(void **state) {
+    (void)state;
+    unsigned long mask[2];
+    assert_int_equal(qins_parse_nodes("0\n", mask, 2), 1);
+    assert_true(mask[0] == 1 && mask[1] == 0);
+    assert_int_equal(qins_parse_nodes("0-2,5,64-65\n", mask, 2), 6);
+    assert_true(mask[0] == 0x27 && mask[1] == 3);
+    assert_int_equal(qins_parse_nodes("1-4000", mask, 1), 63); /* those that have a bit */
+    assert_int_equal(qins_parse_nodes("", mask, 2), 0);
+    assert_true(mask[0] == 0);
+}
+
+static void memory_is_spread_over_the_nodes_there_are(void **state) {
+    (void)state;
+    assert_true(qins_spread_memory() >= 1);
+    unsigned char *p = qins_alloc_aligned(5, 1 << 20);
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % 64, 0);
+    for (size_t i = 0; i < 5u << 20; i += 4096)
+        assert_int_equal(p[i], 0);
+    free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         test_in_folder(target_appears_only_when_committed),
@@ -424,6 +447,8 @@ int main(void) {
         cmocka_unit_test(prefixes_are_put_in_front_of_the_message),
         cmocka_unit_test(long_messages_are_cut_not_overrun),
         cmocka_unit_test(every_status_has_a_name),
+        cmocka_unit_test(lists_of_nodes_become_bits),
+        cmocka_unit_test(memory_is_spread_over_the_nodes_there_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
