@@ -18,6 +18,7 @@ compile() { # compile FILE [FLAGS]
         -c "$source" -o "$build/$(basename "$source").o"
 }
 for source in src/kernel/scalar.c src/kernel/generic.c src/kernel/attention_scalar.c src/kernel/attention_generic.c \
+    src/kernel/elementwise_scalar.c src/kernel/elementwise_generic.c \
     src/kernel/cpu.c src/kernel/quantise.c src/kernel/integer_scalar.c src/codec/pack.c tests/unit/test_integer.c; do
     compile "$source"
 done
