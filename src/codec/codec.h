@@ -82,6 +82,8 @@ void qins_uniform_codebook(qins_codebook *book, int bits);
 #define QINS_RATE_PRICE 0.5
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
 int qins_rate_width(double rate, double price);
+/* Rate of the smallest step of a width, whose levels reach four standard deviations: the most it can hold. */
+double qins_rate_of_least_step(int bits, double *length);
 /* Step in standard deviations that brings N(0,1) to `rate` bits a code; length[2^bits]: -log2 of the codes'
  * probabilities. */
 double qins_rate_step(int bits, double rate, double price, double *length);

@@ -7,7 +7,7 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT] = {"bytes", "planes", "numbers"};
+const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT] = {"bytes", "planes", "numbers", "rows"};
 
 enum {
     CHUNK_VALUES = 1 << 18,     /* codes or numbers of a chunk: large beside Huffman tables, small beside a L2 cache */
@@ -51,8 +51,40 @@ bool qins_coded_plan(qins_coded_layout *l, qins_coded_form form, int width, unsi
     return true;
 }
 
+bool qins_coded_plan_rows(qins_coded_layout *l, int bits, uint64_t panel_tiles, uint64_t n_bytes,
+                          uint64_t chunk_units) {
+    const size_t most = MAX_CHUNK_VALUES / QINS_TILE_CODES;
+    if (bits > 8 || panel_tiles == 0 || panel_tiles > most) return false;
+    if (chunk_units == 0) chunk_units = CHUNK_VALUES / QINS_TILE_CODES / panel_tiles * panel_tiles;
+    if (chunk_units == 0) chunk_units = panel_tiles;
+    if (!qins_coded_plan(l, QINS_CODED_PLANES, bits, 0, n_bytes, chunk_units) || chunk_units % panel_tiles != 0 ||
+        l->n_units % panel_tiles != 0)
+        return false;
+    l->form = QINS_CODED_ROWS;
+    l->panel_tiles = (size_t)panel_tiles;
+    l->n_panels = l->n_units / l->panel_tiles;
+    l->n_streams = QINS_ROW_CLASSES;
+    return true;
+}
+
 static size_t units_of(const qins_coded_layout *l, size_t chunk) {
     return qins_min_size(l->chunk_units, l->n_units - chunk * l->chunk_units);
+}
+
+/* Symbols of one row in a tile. */
+static size_t row_symbols(const qins_coded_layout *l) {
+    return qins_tile_symbols(l->bits) / QINS_PANEL_ROWS;
+}
+
+/* Decoded bytes of every stream of a chunk. */
+static void stream_sizes(const qins_coded_layout *l, size_t chunk, size_t size[QINS_CODED_STREAMS]) {
+    size_t n = units_of(l, chunk);
+    for (size_t i = 0; i < l->n_streams; i++)
+        size[i] = l->form == QINS_CODED_ROWS ? 0 : n * l->stream_bytes[i];
+    if (l->form != QINS_CODED_ROWS) return;
+    const uint8_t *row_class = l->row_class + chunk * l->chunk_units / l->panel_tiles * QINS_PANEL_ROWS;
+    for (size_t r = 0; r < n / l->panel_tiles * QINS_PANEL_ROWS; r++)
+        size[row_class[r]] += l->panel_tiles * row_symbols(l);
 }
 
 /* ---- coders ---- */
@@ -86,8 +118,8 @@ static bool grow(uint8_t **buffer, size_t *size, size_t need) {
 }
 
 static size_t decoded_bytes(const qins_coded_layout *l) {
-    size_t n = 0;
-    for (size_t i = 0; i < l->n_streams; i++)
+    size_t n = 0, kinds = l->form == QINS_CODED_ROWS ? 1 : l->n_streams;
+    for (size_t i = 0; i < kinds; i++)
         n += l->stream_bytes[i];
     return n * qins_min_size(l->chunk_units, l->n_units);
 }
@@ -137,6 +169,42 @@ static bool is_direct(const qins_coded_layout *l) {
     return l->form == QINS_CODED_BYTES || (l->form == QINS_CODED_PLANES && l->bits == 4);
 }
 
+enum { LINE = 64, ROW_LANES = LINE / QINS_PANEL_ROWS }; /* a line of symbols holds four of each row */
+
+/* Lines of symbols of n panels, from the streams of their rows' classes. */
+static void join_rows(const qins_coded_layout *l, const uint8_t *const *in, const uint8_t *row_class, size_t n_panels,
+                      uint8_t *dst) {
+    const uint8_t *at[QINS_ROW_CLASSES];
+    uint8_t symbols[QINS_TILE_CODES];
+    size_t n_symbols = qins_tile_symbols(l->bits);
+    memcpy(at, in, sizeof at);
+    for (size_t p = 0; p < n_panels; p++, row_class += QINS_PANEL_ROWS)
+        for (size_t t = 0; t < l->panel_tiles; t++, dst += l->unit_bytes) {
+            for (size_t line = 0; line < n_symbols; line += LINE)
+                for (size_t r = 0; r < QINS_PANEL_ROWS; r++) {
+                    memcpy(symbols + line + ROW_LANES * r, at[row_class[r]], ROW_LANES);
+                    at[row_class[r]] += ROW_LANES;
+                }
+            qins_pack_symbols(symbols, l->bits, dst);
+        }
+}
+
+static void split_rows(const qins_coded_layout *l, const uint8_t *src, const uint8_t *row_class, size_t n_panels,
+                       uint8_t *const *out) {
+    uint8_t *at[QINS_ROW_CLASSES], symbols[QINS_TILE_CODES];
+    size_t n_symbols = qins_tile_symbols(l->bits);
+    memcpy(at, out, sizeof at);
+    for (size_t p = 0; p < n_panels; p++, row_class += QINS_PANEL_ROWS)
+        for (size_t t = 0; t < l->panel_tiles; t++, src += l->unit_bytes) {
+            qins_unpack_symbols(src, l->bits, symbols);
+            for (size_t line = 0; line < n_symbols; line += LINE)
+                for (size_t r = 0; r < QINS_PANEL_ROWS; r++) {
+                    memcpy(at[row_class[r]], symbols + line + ROW_LANES * r, ROW_LANES);
+                    at[row_class[r]] += ROW_LANES;
+                }
+        }
+}
+
 static void split(const qins_coded_layout *l, const uint8_t *src, size_t n, uint8_t *out) {
     if (l->form == QINS_CODED_NUMBERS) {
         split_numbers(l, src, n, out);
@@ -172,6 +240,8 @@ static void join(const qins_coded_layout *l, const uint8_t *const *in, size_t n,
 
 size_t qins_coded_bound(const qins_coded_layout *l) {
     size_t n = qins_min_size(l->chunk_units, l->n_units), bytes = 0;
+    if (l->form == QINS_CODED_ROWS) /* however its symbols are spread over streams */
+        return ZSTD_compressBound(n * l->stream_bytes[0]) + QINS_ROW_CLASSES * ZSTD_compressBound(0);
     for (size_t i = 0; i < l->n_streams; i++)
         bytes += ZSTD_compressBound(n * l->stream_bytes[i]);
     return bytes;
@@ -205,17 +275,26 @@ bool qins_coded_encode(qins_coder *coder, const qins_coded_layout *l, const uint
                        size_t *n_bytes, qins_chunk_record *record) {
     if (coder->compress == NULL) coder->compress = ZSTD_createCCtx();
     if (coder->compress == NULL || !grow(&coder->streams, &coder->streams_size, decoded_bytes(l))) return false;
-    size_t n = units_of(l, chunk), at = 0;
+    size_t n = units_of(l, chunk), at = 0, sizes[QINS_CODED_STREAMS];
     const uint8_t *src = tensor + chunk * l->chunk_units * l->unit_bytes;
-    split(l, src, n, coder->streams);
+    stream_sizes(l, chunk, sizes);
+    if (l->form == QINS_CODED_ROWS) {
+        uint8_t *streams[QINS_ROW_CLASSES];
+        size_t first = chunk * l->chunk_units / l->panel_tiles, begin = 0;
+        for (size_t i = 0; i < QINS_ROW_CLASSES; begin += sizes[i++])
+            streams[i] = coder->streams + begin;
+        split_rows(l, src, l->row_class + first * QINS_PANEL_ROWS, n / l->panel_tiles, streams);
+    } else {
+        split(l, src, n, coder->streams);
+    }
     *record = (qins_chunk_record){.hash = XXH3_64bits(src, n * l->unit_bytes)};
     const uint8_t *stream = coder->streams;
     for (size_t i = 0; i < l->n_streams; i++) {
-        size_t size = code_stream(coder, stream, n * l->stream_bytes[i], out + at);
-        if (size == 0) return false;
+        size_t size = sizes[i] > 0 ? code_stream(coder, stream, sizes[i], out + at) : 0;
+        if (size == 0 && sizes[i] > 0) return false;
         record->length[i] = (uint32_t)size;
         at += size;
-        stream += n * l->stream_bytes[i];
+        stream += sizes[i];
     }
     *n_bytes = at;
     return true;
@@ -225,8 +304,11 @@ static size_t record_bytes(const qins_coded_layout *l) {
     return l->n_streams * LENGTH_BYTES + HASH_BYTES;
 }
 
+/* Classes of the rows of a panel, two bits each. */
+enum { CLASS_BITS = 2, PANEL_CLASS_BYTES = QINS_PANEL_ROWS * CLASS_BITS / 8, ROWS_A_BYTE = 8 / CLASS_BITS };
+
 size_t qins_coded_index_bytes(const qins_coded_layout *l) {
-    return l->n_chunks * record_bytes(l);
+    return l->n_chunks * record_bytes(l) + l->n_panels * PANEL_CLASS_BYTES;
 }
 
 static void put_number(uint8_t *p, uint64_t v, size_t n) {
@@ -248,18 +330,27 @@ void qins_coded_write_index(const qins_coded_layout *l, const qins_chunk_record 
         put_number(out, records[c].hash, HASH_BYTES);
         out += HASH_BYTES;
     }
+    for (size_t i = 0; i < l->n_panels * PANEL_CLASS_BYTES; i++) {
+        out[i] = 0;
+        for (size_t r = 0; r < ROWS_A_BYTE; r++)
+            out[i] |= (uint8_t)(l->row_class[i * ROWS_A_BYTE + r] << CLASS_BITS * r);
+    }
 }
 
 /* ---- reading ---- */
 
 static bool read_index(qins_coded *c, uint64_t data_bytes) {
     const qins_coded_layout *l = &c->layout;
-    const uint8_t *p = c->data + data_bytes;
+    const uint8_t *p = c->data + data_bytes, *classes = p + l->n_chunks * record_bytes(l);
+    for (size_t r = 0; r < l->n_panels * QINS_PANEL_ROWS; r++)
+        c->row_class[r] = classes[r / ROWS_A_BYTE] >> CLASS_BITS * (r % ROWS_A_BYTE) & (QINS_ROW_CLASSES - 1);
     for (size_t k = 0; k < l->n_chunks; k++) {
         uint64_t length = 0;
+        size_t sizes[QINS_CODED_STREAMS];
+        stream_sizes(l, k, sizes);
         for (size_t i = 0; i < l->n_streams; i++, p += LENGTH_BYTES) {
             c->records[k].length[i] = (uint32_t)get_number(p, LENGTH_BYTES);
-            if (c->records[k].length[i] > units_of(l, k) * l->stream_bytes[i]) return false;
+            if (c->records[k].length[i] > sizes[i]) return false;
             length += c->records[k].length[i];
         }
         c->records[k].hash = get_number(p, HASH_BYTES);
@@ -273,12 +364,14 @@ static bool read_index(qins_coded *c, uint64_t data_bytes) {
 qins_status qins_coded_open(qins_coded *c, const qins_coded_layout *layout, const uint8_t *blob, uint64_t n_bytes,
                             qins_error *err) {
     *c = (qins_coded){.layout = *layout, .data = blob};
-    if (layout->n_chunks > n_bytes / record_bytes(layout))
+    if (layout->n_chunks > n_bytes / record_bytes(layout) || qins_coded_index_bytes(layout) > n_bytes)
         return qins_fail(err, QINS_ERR_FORMAT, "expected an index of %zu chunks, found %llu bytes in all",
                          layout->n_chunks, (unsigned long long)n_bytes);
     c->begin = qins_alloc(layout->n_chunks + 1, sizeof *c->begin);
     c->records = qins_alloc(layout->n_chunks, sizeof *c->records);
-    if (c->begin == NULL || c->records == NULL) {
+    c->row_class = qins_alloc(qins_max_size(layout->n_panels, 1), QINS_PANEL_ROWS);
+    c->layout.row_class = c->row_class;
+    if (c->begin == NULL || c->records == NULL || c->row_class == NULL) {
         qins_coded_close(c);
         return qins_fail_memory(err, layout->n_chunks * sizeof *c->records, "an index of chunks");
     }
@@ -291,6 +384,7 @@ qins_status qins_coded_open(qins_coded *c, const qins_coded_layout *layout, cons
 void qins_coded_close(qins_coded *c) {
     free(c->begin);
     free(c->records);
+    free(c->row_class);
     *c = (qins_coded){0};
 }
 
@@ -298,12 +392,13 @@ bool qins_coded_decode(qins_coder *coder, const qins_coded *c, size_t chunk, uin
     const qins_coded_layout *l = &c->layout;
     if (coder->decompress == NULL) coder->decompress = ZSTD_createDCtx();
     if (coder->decompress == NULL || !grow(&coder->streams, &coder->streams_size, decoded_bytes(l))) return false;
-    size_t n = units_of(l, chunk);
+    size_t n = units_of(l, chunk), sizes[QINS_CODED_STREAMS];
     const uint8_t *src = c->data + c->begin[chunk], *streams[QINS_CODED_STREAMS];
+    stream_sizes(l, chunk, sizes);
     uint8_t *dst = tensor + chunk * l->chunk_units * l->unit_bytes;
     uint8_t *room = is_direct(l) ? dst : coder->streams;
     for (size_t i = 0; i < l->n_streams; i++) {
-        size_t length = c->records[chunk].length[i], bytes = n * l->stream_bytes[i];
+        size_t length = c->records[chunk].length[i], bytes = sizes[i];
         streams[i] = src;
         if (length < bytes) {
             if (ZSTD_decompressDCtx(coder->decompress, room, bytes, src, length) != bytes) return false;
@@ -312,6 +407,10 @@ bool qins_coded_decode(qins_coder *coder, const qins_coded *c, size_t chunk, uin
         }
         src += length;
     }
-    join(l, streams, n, dst);
+    if (l->form == QINS_CODED_ROWS)
+        join_rows(l, streams, l->row_class + chunk * l->chunk_units / l->panel_tiles * QINS_PANEL_ROWS,
+                  n / l->panel_tiles, dst);
+    else
+        join(l, streams, n, dst);
     return XXH3_64bits(dst, n * l->unit_bytes) == c->records[chunk].hash;
 }

@@ -15,10 +15,11 @@ typedef enum qins_coded_form {
     QINS_CODED_PLANES,  /* unit: a tile of packed codes; stream 0: its symbols, 1: bit plane of 9-bit codes
                          */
     QINS_CODED_NUMBERS, /* unit: a number of 2 or 4 bytes; as many streams, lowest bytes first */
+    QINS_CODED_ROWS,    /* unit: a tile; stream c: symbols of the rows of class c. Chunks are whole panels */
     QINS_CODED_FORM_COUNT
 } qins_coded_form;
 
-enum { QINS_CODED_STREAMS = 4 };
+enum { QINS_CODED_STREAMS = 4, QINS_ROW_CLASSES = QINS_CODED_STREAMS };
 
 extern const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT];
 
@@ -28,11 +29,21 @@ typedef struct qins_coded_layout {
     unsigned rotate; /* numbers: bits that a number is rotated left by, so that its highest byte is the exponent */
     size_t unit_bytes, n_streams, stream_bytes[QINS_CODED_STREAMS]; /* of a unit, decoded */
     size_t n_units, chunk_units, n_chunks;
+    size_t panel_tiles, n_panels; /* rows */
+    const uint8_t *row_class;     /* rows: [n_panels * 16], 0 .. 3; borrowed */
 } qins_coded_layout;
 
 /* chunk_units: 0 for the usual. `width`: planes: bits of a code; numbers: bytes. False for sizes that make no sense. */
 bool qins_coded_plan(qins_coded_layout *layout, qins_coded_form form, int width, unsigned rotate, uint64_t n_bytes,
                      uint64_t chunk_units);
+/* The same for form rows, of panels of panel_tiles tiles. The caller sets row_class; a reader finds it in the blob. */
+bool qins_coded_plan_rows(qins_coded_layout *layout, int bits, uint64_t panel_tiles, uint64_t n_bytes,
+                          uint64_t chunk_units);
+
+/* Sorts rows of codes into classes: counts[n_rows][n_levels], how often a code is in a row. *together, *apart: bits
+ * that all codes take with one table, and with one a class. False when out of memory. */
+bool qins_row_classes(const uint32_t *counts, size_t n_rows, size_t n_levels, uint8_t *class_of, double *together,
+                      double *apart);
 
 /* ---- writing: chunks in order, then the index ---- */
 
@@ -61,6 +72,7 @@ typedef struct qins_coded {
     const uint8_t *data;
     uint64_t *begin;            /* [n_chunks + 1] of a chunk in data */
     qins_chunk_record *records; /* [n_chunks] */
+    uint8_t *row_class;         /* rows: [n_panels * 16] */
 } qins_coded;
 
 /* Reads the index of a blob and checks that it fits; the blob must outlive it. */

@@ -137,8 +137,13 @@ static void round_block(const qins_feedback *f, const qins_codebook *book, const
     *error += sum;
 }
 
+static const float *price_of(const qins_feedback_options *o, const qins_codebook *book, size_t row) {
+    return o->price == NULL || o->price_of == NULL ? o->price : o->price + o->price_of[row] * book->n_levels;
+}
+
+/* first_row: of the matrix; w: from there on. */
 static void round_tile(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *o,
-                       const float *w, size_t n_rows, const tile *t) {
+                       size_t first_row, const float *w, size_t n_rows, const tile *t) {
     size_t n = f->n, lanes = n_rows * o->n_scales;
     for (size_t first = 0; first < n; first += BLOCK_COLS) {
         size_t width = qins_min_size(BLOCK_COLS, n - first);
@@ -147,8 +152,9 @@ static void round_tile(const qins_feedback *f, const qins_codebook *book, const 
         else
             qins_dense_nn_serial(lanes, width, first, 1.0f, t->e, n, f->u + first, n, 0.0f, t->carried, BLOCK_COLS);
         for (size_t lane = 0; lane < lanes; lane++)
-            round_block(f, book, o->price, w + lane / o->n_scales * n, first, width, t->scales[lane],
-                        t->carried + lane * BLOCK_COLS, t->e + lane * n, t->codes + lane * n, &t->error[lane]);
+            round_block(f, book, price_of(o, book, first_row + lane / o->n_scales), w + lane / o->n_scales * n, first,
+                        width, t->scales[lane], t->carried + lane * BLOCK_COLS, t->e + lane * n, t->codes + lane * n,
+                        &t->error[lane]);
     }
 }
 
@@ -174,7 +180,7 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
                 t.scales[lane] = trial_scale(o, scales[row + lane / o->n_scales], lane % o->n_scales);
                 t.error[lane] = 0;
             }
-            round_tile(f, book, o, w + row * n, rows, &t);
+            round_tile(f, book, o, row, w + row * n, rows, &t);
             for (size_t r = 0; r < rows; r++) {
                 size_t best = r * o->n_scales;
                 for (size_t i = 1; i < o->n_scales; i++)

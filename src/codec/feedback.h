@@ -37,6 +37,7 @@ typedef struct qins_feedback_options {
     /* Price of a code, [n_levels], in the units of e H e^T divided by the squared scale: of a code and its neighbours
      * the one of least D_j (v_j - q_j)^2 / scale^2 + price is taken. NULL: the nearest. For tables that are sorted. */
     const float *price;
+    const uint8_t *price_of; /* [n_rows]: which of several prices, one after another, a row takes; NULL: the first */
 } qins_feedback_options;
 
 /* Rounds rows w[n_rows][f->n]. scales[n_rows]: on entry the best for nearest rounding, on return those chosen; a row

@@ -54,6 +54,10 @@ int qins_rate_width(double rate, double price) {
     return bits;
 }
 
+double qins_rate_of_least_step(int bits, double *length) {
+    return rate_of((size_t)1 << bits, least_step(bits), 0, length);
+}
+
 double qins_rate_step(int bits, double rate, double price, double *length) {
     size_t n_levels = (size_t)1 << bits;
     double lo = least_step(bits), hi = 16.0; /* from there on the rate falls with the step */

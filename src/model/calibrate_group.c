@@ -2,6 +2,7 @@
 #include "model/calibrate_group.h"
 
 #include "base/dense.h"
+#include "codec/entropy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,40 +148,92 @@ static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, round
         }
 }
 
-enum { RATE_TRIALS = 3 };
+enum { RATE_TRIALS = 3, RATE_GRID = 8, RATE_KINDS = 8 * RATE_GRID + 1 }; /* rates up to 8, eighths of a bit apart */
 
-static double entropy_of(const uint16_t *codes, size_t n) {
-    uint64_t histogram[QINS_MAX_LEVELS] = {0};
-    double bits = 0;
-    for (size_t i = 0; i < n; i++)
-        histogram[codes[i]]++;
-    for (size_t c = 0; c < QINS_MAX_LEVELS; c++)
-        if (histogram[c] > 0) bits -= (double)histogram[c] * log2((double)histogram[c] / (double)n);
-    return bits / (double)n;
+/* Steps of rows that want different rates. */
+typedef struct row_steps {
+    uint8_t *kind; /* [n_rows] */
+    double rate, steps[RATE_KINDS];
+    bool used[RATE_KINDS];
+    float *price; /* [RATE_KINDS][n_levels] */
+    uint32_t *counts;
+    uint8_t *row_class;
+} row_steps;
+
+static void free_steps(row_steps *s) {
+    free(s->kind);
+    free(s->price);
+    free(s->counts);
+    free(s->row_class);
+}
+
+static qins_status new_steps(const qins_plan_item *item, const rounding *r, size_t n_rows, row_steps *s,
+                             qins_error *err) {
+    size_t n_levels = r->book.n_levels;
+    *s = (row_steps){.kind = qins_alloc(n_rows, 1),
+                     .price = qins_alloc(RATE_KINDS * n_levels, sizeof *s->price),
+                     .counts = qins_alloc(n_rows * n_levels, sizeof *s->counts),
+                     .row_class = qins_alloc(n_rows, 1)};
+    if (s->kind == NULL || s->price == NULL || s->counts == NULL || s->row_class == NULL)
+        return qins_fail_memory(err, n_rows * n_levels * sizeof *s->counts, "rates of rows");
+    for (size_t row = 0; row < n_rows; row++) {
+        double rate = item->row_rates != NULL ? (double)item->row_rates[row] : item->options.rate;
+        double kind = item->row_rates != NULL ? round(rate * RATE_GRID) : 0;
+        s->kind[row] = (uint8_t)fmin(fmax(kind, 0), RATE_KINDS - 1);
+        s->used[s->kind[row]] = true;
+        s->rate += rate / (double)n_rows;
+    }
+    return QINS_OK;
+}
+
+/* Steps and prices when every rate is `more` than wanted. price_unit: price of a bit in units of the squared scale. */
+static void set_steps(row_steps *s, bool by_row, const qins_codebook *book, double more, double price_unit) {
+    double length[QINS_MAX_LEVELS];
+    const double least = 0.5;
+    for (size_t k = 0; k < RATE_KINDS; k++) {
+        if (!s->used[k]) continue;
+        double rate = (by_row ? (double)k / RATE_GRID : s->rate) + more;
+        s->steps[k] = qins_rate_step(book->bits, fmax(rate, least), QINS_RATE_PRICE, length);
+        for (size_t c = 0; c < book->n_levels; c++)
+            s->price[k * book->n_levels + c] = (float)(price_unit * length[c]);
+    }
+}
+
+/* Bits a code that the coder will need, with tables for classes of rows. */
+static double rate_by_classes(row_steps *s, const rounding *r, size_t n_rows, size_t n_cols) {
+    double together = 0, apart = 0;
+    memset(s->counts, 0, n_rows * r->book.n_levels * sizeof *s->counts);
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t k = 0; k < n_cols; k++)
+            s->counts[row * r->book.n_levels + r->codes[row * n_cols + k]]++;
+    if (!qins_row_classes(s->counts, n_rows, r->book.n_levels, s->row_class, &together, &apart)) return -1;
+    return fmin(together, apart) / ((double)n_rows * (double)n_cols);
 }
 
 /* Uniform codes of a wanted entropy: rounding with feedback that prefers the cheaper code. What the price does to the
- * rate depends on H, so the step is corrected after each trial. */
-static qins_status round_to_rate(const float *w, size_t n_rows, const qins_feedback *f, double wanted, rounding *r,
-                                 qins_error *err) {
-    double length[QINS_MAX_LEVELS], rate = wanted, mean_d = 0;
-    float price[QINS_MAX_LEVELS];
+ * rate depends on H, so the steps are corrected after each trial. */
+static qins_status round_to_rate(const qins_plan_item *item, const float *w, size_t n_rows, const qins_feedback *f,
+                                 rounding *r, qins_error *err) {
+    double more = 0, mean_d = 0;
     for (size_t j = 0; j < f->n; j++)
         mean_d += (double)f->d[j] / (double)f->n;
-    qins_status status = QINS_OK;
+    /* lambda of codec/rate.c in units of the squared scale, half a step */
+    const double price_unit = QINS_RATE_PRICE * 2.0 * log(2.0) / 3.0 * mean_d;
+    row_steps s;
+    qins_status status = new_steps(item, r, n_rows, &s, err);
     for (int trial = 0; trial < RATE_TRIALS && status == QINS_OK; trial++) {
-        double step = qins_rate_step(r->book.bits, rate, QINS_RATE_PRICE, length);
-        /* lambda of codec/rate.c in units of the squared scale, half a step */
-        for (size_t c = 0; c < r->book.n_levels; c++)
-            price[c] = (float)(QINS_RATE_PRICE * 2.0 * log(2.0) / 3.0 * mean_d * length[c]);
+        set_steps(&s, item->row_rates != NULL, &r->book, more, price_unit);
         for (size_t row = 0; row < n_rows; row++)
-            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, step);
-        const qins_feedback_options o = {.n_scales = 1, .scale_lo = 1, .scale_hi = 1, .price = price};
+            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, s.steps[s.kind[row]]);
+        const qins_feedback_options o = {
+            .n_scales = 1, .scale_lo = 1, .scale_hi = 1, .price = s.price, .price_of = s.kind};
         status = qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
-        double miss = wanted - entropy_of(r->codes, n_rows * f->n);
-        if (fabs(miss) < 0.005) break;
-        rate += miss;
+        double found = status == QINS_OK ? rate_by_classes(&s, r, n_rows, f->n) : 0;
+        if (found < 0) status = qins_fail_memory(err, n_rows * sizeof(size_t), "classes of rows");
+        if (fabs(s.rate - found) < 0.005) break;
+        more += s.rate - found;
     }
+    free_steps(&s);
     return status;
 }
 
@@ -228,7 +281,7 @@ static qins_status round_rows(const qins_plan_item *item, float *w, const qins_f
         fit_scales(w, n_rows, n_cols, item->options.rotate != QINS_ON, r);
         double rate = item->options.rate;
         if (feedback != NULL && rate > 0)
-            status = round_to_rate(w, n_rows, feedback, rate, r, err);
+            status = round_to_rate(item, w, n_rows, feedback, r, err);
         else if (feedback != NULL)
             status = qins_feedback_round(feedback, &r->book, &search, w, n_rows, r->scales, r->codes, NULL, err);
         else

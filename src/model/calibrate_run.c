@@ -109,12 +109,67 @@ static qins_status choose_widths(const qins_model *model, const qins_compress_op
     if (kl == NULL) return qins_fail_memory(err, plan->n_items * sizeof *kl, "sensitivities");
     qins_status status = QINS_OK;
     if (!qins_rounded_load(rounded, "sensitivities", kl, plan->n_items * sizeof *kl)) {
-        status = qins_sensitivities(model, plan, text, SENSITIVITY_SEQUENCES, o->progress, o->progress_user, kl, err);
+        status =
+            qins_sensitivities(model, plan, text, SENSITIVITY_SEQUENCES, o->progress, o->progress_user, kl, NULL, err);
         if (status == QINS_OK)
             status = qins_rounded_save(rounded, "sensitivities", kl, plan->n_items * sizeof *kl, err);
     }
     if (status == QINS_OK) status = qins_allocate(o, kl, fixed_bytes(plan), plan, predicted_kl, err);
     free(kl);
+    return status;
+}
+
+/* ---- rates ---- */
+
+/* All encoded linears' rows in one block. */
+typedef struct row_losses {
+    float **of; /* [n_items]; NULL where there are none */
+    float *values;
+    size_t n;
+} row_losses;
+
+static qins_status new_row_losses(const qins_plan *plan, row_losses *l, qins_error *err) {
+    *l = (row_losses){.of = qins_alloc(plan->n_items, sizeof *l->of)};
+    for (size_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].parameter->role == QINS_ROLE_LINEAR && plan->items[i].encode)
+            l->n += (size_t)plan->items[i].parameter->shape[0];
+    l->values = qins_alloc(qins_max_size(l->n, 1), sizeof *l->values);
+    if (l->of == NULL || l->values == NULL) return qins_fail_memory(err, l->n * sizeof *l->values, "sensitivities");
+    float *at = l->values;
+    for (size_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].parameter->role == QINS_ROLE_LINEAR && plan->items[i].encode) {
+            l->of[i] = at;
+            at += plan->items[i].parameter->shape[0];
+        }
+    return QINS_OK;
+}
+
+/* Moves what belongs to encoded rows to the front. */
+static void keep_encoded_rows(const qins_plan_item *item, float *rows) {
+    for (size_t k = 0; k < item->split.n_pieces; k++) {
+        const qins_row_piece *piece = &item->split.pieces[k];
+        if (piece->encoded) memmove(rows + piece->at, rows + piece->begin, (piece->end - piece->begin) * sizeof *rows);
+    }
+}
+
+static qins_status choose_rates(const qins_model *model, const qins_compress_options *o,
+                                const qins_calibration_text *text, qins_rounded *rounded, qins_plan *plan,
+                                qins_error *err) {
+    row_losses l;
+    double *kl = qins_alloc(plan->n_items, sizeof *kl);
+    qins_status status = new_row_losses(plan, &l, err);
+    if (status == QINS_OK && kl == NULL) status = qins_fail_memory(err, plan->n_items * sizeof *kl, "sensitivities");
+    if (status == QINS_OK && !qins_rounded_load(rounded, "row-losses", l.values, l.n * sizeof *l.values)) {
+        status =
+            qins_sensitivities(model, plan, text, SENSITIVITY_SEQUENCES, o->progress, o->progress_user, kl, l.of, err);
+        if (status == QINS_OK) status = qins_rounded_save(rounded, "row-losses", l.values, l.n * sizeof *l.values, err);
+    }
+    for (size_t i = 0; i < plan->n_items && status == QINS_OK; i++)
+        if (l.of[i] != NULL) keep_encoded_rows(&plan->items[i], l.of[i]);
+    if (status == QINS_OK) status = qins_allocate_rates((const float *const *)l.of, plan, err);
+    free(kl);
+    free(l.of);
+    free(l.values);
     return status;
 }
 
@@ -130,6 +185,9 @@ qins_status qins_calibrate_run(const qins_model *model, qins_plan *plan, const q
     if (!writes_itself(o)) status = qins_calibration_read(model, o->calibrate, o->calibrate_tokens, &text, err);
     if (status == QINS_OK) status = open_folder(model, plan, o, &text, out_path, rounded, err);
     if (status == QINS_OK && writes_itself(o)) status = own_text(model, o, *rounded, &text, err);
+    /* Mixtures of experts have no sensitivities yet: all rows get the same rate. */
+    if (status == QINS_OK && o->file_bpw > 0 && model->weights->hparams.n_experts == 0)
+        status = choose_rates(model, o, &text, *rounded, plan, err);
     if (status == QINS_OK && has_goal(o)) status = choose_widths(model, o, &text, *rounded, plan, &predicted_kl, err);
     if (status == QINS_OK)
         status = qins_calibrate(model, plan, &text, *rounded, o->progress, o->progress_user, result, err);

@@ -20,7 +20,8 @@ typedef struct item {
     const qins_tensor *tensor;
     bool code;
     qins_coded_layout layout;
-    size_t index; /* in the writer */
+    uint8_t *row_class; /* owned; NULL unless form rows */
+    size_t index;       /* in the writer */
 } item;
 
 typedef struct writing {
@@ -49,13 +50,58 @@ static const qins_tensor **list_codes(const qins_dir *contents, qins_storage sto
     return list;
 }
 
+/* How often every code is in every row of a packed tensor. */
+static void count_codes(const qins_tensor *t, int bits, uint32_t *counts) {
+    size_t n_panels = (size_t)t->shape[0], n_tiles = (size_t)t->shape[1], n_levels = (size_t)1 << bits;
+#pragma omp parallel for schedule(static)
+    for (size_t p = 0; p < n_panels; p++)
+        for (size_t i = 0; i < n_tiles; i++) {
+            uint8_t symbols[QINS_TILE_CODES];
+            qins_unpack_symbols(t->data + (p * n_tiles + i) * qins_tile_bytes(bits), bits, symbols);
+            for (size_t s = 0; s < qins_tile_symbols(bits); s++) {
+                uint32_t *row = counts + (p * QINS_PANEL_ROWS + s % LINE / 4) * n_levels;
+                row[bits <= 4 ? symbols[s] & 15u : symbols[s]]++;
+                if (bits <= 4) row[symbols[s] >> 4]++;
+            }
+        }
+}
+
+/* Form rows where classes of rows save enough, beyond what their tables take. */
+static bool plan_rows(const qins_tensor *t, int bits, item *it) {
+    enum { MOST_COUNTS = 1 << 24, TABLE_BITS = 8 * 64 };
+    const double pays = 0.99;
+    size_t n_rows, n_counts;
+    if (bits > 8 || !qins_mul_size((size_t)t->shape[0], QINS_PANEL_ROWS, &n_rows) ||
+        !qins_mul_size(n_rows, (size_t)1 << bits, &n_counts) || n_counts > MOST_COUNTS ||
+        !qins_coded_plan_rows(&it->layout, bits, t->shape[1], t->n_bytes, 0))
+        return false;
+    uint32_t *counts = qins_alloc(n_counts, sizeof *counts);
+    it->row_class = qins_alloc(n_rows, 1);
+    double together = 0, apart = 0;
+    bool ok = counts != NULL && it->row_class != NULL;
+    if (ok) {
+        count_codes(t, bits, counts);
+        ok = qins_row_classes(counts, n_rows, (size_t)1 << bits, it->row_class, &together, &apart);
+    }
+    free(counts);
+    double more = (double)it->layout.n_chunks * (QINS_ROW_CLASSES - 1) * TABLE_BITS + 2.0 * (double)n_rows;
+    if (ok && apart + more < pays * together) {
+        it->layout.row_class = it->row_class;
+        return true;
+    }
+    free(it->row_class);
+    it->row_class = NULL;
+    return false;
+}
+
 /* F16 has sign, exponent and two bits of the fraction in its high byte; BF16 and F32 are rotated by one, so that the
  * high byte is the exponent. */
-static bool plan_coding(const qins_tensor *t, bool packed_codes, qins_coded_layout *layout) {
+static bool plan_coding(const qins_tensor *t, bool packed_codes, item *it) {
+    qins_coded_layout *layout = &it->layout;
     if (t->n_bytes < MIN_CODED_BYTES) return false;
     if (packed_codes) {
         int bits = (int)(t->shape[2] * 8 / QINS_TILE_CODES);
-        return qins_coded_plan(layout, QINS_CODED_PLANES, bits, 0, t->n_bytes, 0);
+        return plan_rows(t, bits, it) || qins_coded_plan(layout, QINS_CODED_PLANES, bits, 0, t->n_bytes, 0);
     }
     switch (t->type) {
     case QINS_TYPE_F16:
@@ -99,7 +145,7 @@ static qins_status plan_items(const qins_checkpoint *c, const qins_dir *contents
         item *it = &w->items[w->n_items++];
         bool is_packed = n_packed > 0 && bsearch(&t, packed, n_packed, sizeof *packed, compare_pointers) != NULL;
         it->tensor = t;
-        it->code = code && plan_coding(t, is_packed, &it->layout);
+        it->code = code && plan_coding(t, is_packed, it);
         w->total += t->n_bytes;
     }
     free(packed);
@@ -280,6 +326,8 @@ qins_status qins_coded_write(const qins_checkpoint *c, const qins_dir *contents,
     if (status == QINS_OK) result->stored_bytes = qins_st_writer_tensor_bytes(w.writer);
     qins_st_writer_free(w.writer);
     json_decref(metadata);
+    for (size_t i = 0; i < w.n_items; i++)
+        free(w.items[i].row_class);
     free(w.items);
     return status;
 }

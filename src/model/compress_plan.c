@@ -179,8 +179,9 @@ static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, 
 
 /* Uniform codes whose linears take file_bpw bits a weight once they are entropy-coded, scales included. */
 static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
-    /* What Huffman codes and chunks take beyond the entropy, measured at 3 to 5 bits (docs/entropy.md). */
-    static const double CODER_BITS = 0.02;
+    /* What Huffman codes and chunks take beyond the entropy, measured at 3 to 5 bits (docs/entropy.md): more with rates
+     * by row, which take wider codes, coded one by one. */
+    const double coder_bits = o->calibrate != NULL ? 0.05 : 0.02;
     double scales = 0, values = 0;
     if (o->file_bpw <= 0) return QINS_OK;
     for (size_t i = 0; i < plan->n_items; i++) {
@@ -189,7 +190,7 @@ static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, 
         scales += 8.0 * (double)item->parts[QINS_PART_SCALES].n_bytes;
         values += (double)item->parameter->n_values;
     }
-    double rate = o->file_bpw - (values > 0 ? scales / values : 0) - CODER_BITS;
+    double rate = o->file_bpw - (values > 0 ? scales / values : 0) - coder_bits;
     if (!(rate >= 1) || rate > 7)
         return qins_fail(err, QINS_ERR_ARGUMENT, "file-bpw: expected 1.1 to 7, not %g", o->file_bpw);
     int bits = qins_rate_width(rate, QINS_RATE_PRICE);
@@ -211,8 +212,10 @@ qins_status qins_plan_make(const qins_compress_options *o, const qins_weights *w
 }
 
 void qins_plan_free(qins_plan *plan) {
-    for (size_t i = 0; i < plan->n_items; i++)
+    for (size_t i = 0; i < plan->n_items; i++) {
         qins_row_split_free(&plan->items[i].split);
+        free(plan->items[i].row_rates);
+    }
     free(plan->items);
     *plan = (qins_plan){0};
 }

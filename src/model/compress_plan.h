@@ -13,6 +13,7 @@ typedef struct qins_plan_item {
     bool keep;            /* it is encoded already and is copied */
     qins_row_split split; /* owned; no pieces: not split */
     qins_encode_options options;
+    float *row_rates; /* owned; wanted bits a code of every encoded row. NULL: options.rate for all */
     qins_part_info parts[QINS_PART_COUNT];
     ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; -1 for none */
     ptrdiff_t plain_index;            /* of the plain tensor or the plain rows */

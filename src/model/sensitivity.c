@@ -19,6 +19,7 @@ typedef struct pass {
     const qins_calibration_text *text;
     size_t n_sequences, n_tokens;
     double *kl;
+    float *const *row_kl;
     float *states;   /* [n_layers + 1][n_tokens][hidden]: before every layer and after the last */
     float *gradient; /* [n_tokens][hidden] */
     qins_sequence_attention attention;
@@ -100,10 +101,14 @@ static qins_status rate_group(const pass *p, size_t g, qins_error *err) {
     for (size_t i = 0; i < group->n; i++) {
         const qins_group_matrix *m = &group->matrices[i];
         if (m->w == NULL || m->item == NULL) continue;
+        size_t index = (size_t)(m->item - p->plan->items);
         double sum = 0;
-        for (size_t r = 0; r < m->affine->weight.n_rows; r++)
-            sum += p->squares[g][i][r] / n * energy(m->w + r * group->n_cols, group->n_cols);
-        p->kl[m->item - p->plan->items] = 0.5 * conditional * sum;
+        for (size_t r = 0; r < m->affine->weight.n_rows; r++) {
+            double row = 0.5 * conditional * p->squares[g][i][r] / n * energy(m->w + r * group->n_cols, group->n_cols);
+            if (p->row_kl != NULL && p->row_kl[index] != NULL) p->row_kl[index][r] = (float)row;
+            sum += row;
+        }
+        p->kl[index] = sum;
     }
     return QINS_OK;
 }
@@ -426,7 +431,7 @@ static qins_status run(pass *p, reporter *r, qins_error *err) {
 
 qins_status qins_sensitivities(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
                                size_t max_sequences, qins_progress progress, void *progress_user, double *kl,
-                               qins_error *err) {
+                               float *const *row_kl, qins_error *err) {
     const qins_hparams *h = &model->weights->hparams;
     if (h->n_experts > 0)
         return qins_fail(err, QINS_ERR_UNSUPPORTED,
@@ -436,7 +441,8 @@ qins_status qins_sensitivities(const qins_model *model, const qins_plan *plan, c
               .plan = plan,
               .text = text,
               .n_sequences = qins_min_size(max_sequences, text->n_sequences),
-              .kl = kl};
+              .kl = kl,
+              .row_kl = row_kl};
     p.n_tokens = p.n_sequences * text->window;
     memset(kl, 0, plan->n_items * sizeof *kl);
     reporter r = {progress, progress_user, 0, 3 * h->n_layers};

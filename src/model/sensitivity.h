@@ -14,11 +14,12 @@
 
 #include "model/calibrate.h"
 
-/* kl[i]: KL of item i of the plan when its relative squared error is 1; 0 for items that are not encoded. One forward
+/* row_kl (may be NULL): row_kl[i][r], where row_kl[i] is not NULL, becomes the part of row r of linear i.
+ * kl[i]: KL of item i of the plan when its relative squared error is 1; 0 for items that are not encoded. One forward
  * and one backward pass over up to max_sequences of the text. Memory: the hidden states before every layer, the
  * matrices of one layer, and the head, as FP32. Refuses mixtures of experts as QINS_ERR_UNSUPPORTED. */
 qins_status qins_sensitivities(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
                                size_t max_sequences, qins_progress progress, void *progress_user, double *kl,
-                               qins_error *err);
+                               float *const *row_kl, qins_error *err);
 
 #endif

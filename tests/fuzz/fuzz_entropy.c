@@ -22,11 +22,14 @@ static const struct {
     {"planes3", QINS_CODED_PLANES, 3, 0, 3 * 384, 2},  {"planes4", QINS_CODED_PLANES, 4, 0, 3 * 512, 2},
     {"planes5", QINS_CODED_PLANES, 5, 0, 3 * 640, 2},  {"planes9", QINS_CODED_PLANES, 9, 0, 3 * 1152, 2},
     {"bf16", QINS_CODED_NUMBERS, 2, 1, 2 * 1000, 600}, {"f32", QINS_CODED_NUMBERS, 4, 1, 4 * 700, 300},
-    {"bytes", QINS_CODED_BYTES, 1, 0, 2000, 900},
+    {"bytes", QINS_CODED_BYTES, 1, 0, 2000, 900},      {"rows3", QINS_CODED_ROWS, 3, 0, 4 * 384, 2},
+    {"rows5", QINS_CODED_ROWS, 5, 0, 4 * 640, 2},
 };
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0], MAX_TENSOR = 4096 };
 
 static bool plan(size_t i, qins_coded_layout *l) {
+    if (i < N_LAYOUTS && layouts[i].form == QINS_CODED_ROWS) /* four panels of one tile */
+        return qins_coded_plan_rows(l, layouts[i].width, 1, layouts[i].n_bytes, layouts[i].chunk);
     return i < N_LAYOUTS && qins_coded_plan(l, layouts[i].form, layouts[i].width, layouts[i].rotate, layouts[i].n_bytes,
                                             layouts[i].chunk);
 }
@@ -45,6 +48,10 @@ uint8_t *fuzz_make_seed(const char *argument, size_t *size) {
     }
     qins_coder *coder = qins_coder_new();
     if (coder == NULL || !plan(i, &l)) return NULL;
+    uint8_t row_class[4 * QINS_PANEL_ROWS];
+    for (size_t k = 0; k < sizeof row_class; k++)
+        row_class[k] = k % QINS_ROW_CLASSES;
+    l.row_class = row_class;
     qins_chunk_record records[8];
     uint8_t *blob = malloc(1 + l.n_chunks * qins_coded_bound(&l) + qins_coded_index_bytes(&l));
     if (blob == NULL) return NULL;

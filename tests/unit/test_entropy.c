@@ -9,10 +9,9 @@ typedef struct blob {
     size_t n_bytes;
 } blob;
 
-static blob code(const uint8_t *tensor, qins_coded_form form, int width, unsigned rotate, size_t n_bytes,
-                 size_t chunk_units) {
-    blob b;
-    assert_true(qins_coded_plan(&b.layout, form, width, rotate, n_bytes, chunk_units));
+/* layout: planned. */
+static blob code_layout(const uint8_t *tensor, const qins_coded_layout *layout) {
+    blob b = {.layout = *layout};
     qins_coder *coder = qins_coder_new();
     qins_chunk_record *records = calloc(b.layout.n_chunks, sizeof *records);
     uint8_t *out = malloc(b.layout.n_chunks * qins_coded_bound(&b.layout) + qins_coded_index_bytes(&b.layout));
@@ -31,6 +30,13 @@ static blob code(const uint8_t *tensor, qins_coded_form form, int width, unsigne
     free(records);
     qins_coder_free(coder);
     return b;
+}
+
+static blob code(const uint8_t *tensor, qins_coded_form form, int width, unsigned rotate, size_t n_bytes,
+                 size_t chunk_units) {
+    qins_coded_layout layout;
+    assert_true(qins_coded_plan(&layout, form, width, rotate, n_bytes, chunk_units));
+    return code_layout(tensor, &layout);
 }
 
 /* Chunks in any order; false when one is refused. */
@@ -115,6 +121,58 @@ static void size_is_near_the_entropy(void **state) {
         double coded = 8.0 * (double)stored / total;
         assert_true(coded >= entropy);
         assert_true(coded < 1.02 * entropy + 0.01);
+        free(tiles);
+    }
+}
+
+/* Panels whose rows have spreads from 0.5 to 4 codes; classes of rows and the bits that they take. */
+enum { ROWS_PANELS = 40, ROWS_TILES = 9, ROWS = ROWS_PANELS * 16 };
+
+static uint8_t *panels_of_uneven_rows(int bits, uint8_t *row_class, double *together, double *apart) {
+    rng r = {11};
+    size_t n_levels = (size_t)1 << bits, n_cols = ROWS_TILES * 64;
+    uint16_t *codes = malloc(16 * n_cols * sizeof *codes);
+    uint32_t *counts = calloc(ROWS * n_levels, sizeof *counts);
+    uint8_t *tiles = malloc(ROWS_PANELS * ROWS_TILES * qins_tile_bytes(bits));
+    for (size_t p = 0; p < ROWS_PANELS; p++) {
+        for (size_t row = 0; row < 16; row++) {
+            double sigma = ldexp(0.5, (int)rng_below(&r, 4)), top = (double)(n_levels - 1);
+            for (size_t i = 0; i < n_cols; i++) {
+                codes[row * n_cols + i] = (uint16_t)fmin(fmax(round(0.5 * top + sigma * rng_normal(&r)), 0), top);
+                counts[(p * 16 + row) * n_levels + codes[row * n_cols + i]]++;
+            }
+        }
+        qins_pack_panel(codes, n_cols, 16, n_cols, bits, tiles + p * ROWS_TILES * qins_tile_bytes(bits));
+    }
+    assert_true(qins_row_classes(counts, ROWS, n_levels, row_class, together, apart));
+    free(counts);
+    free(codes);
+    return tiles;
+}
+
+static void classes_of_rows_take_their_own_entropies(void **state) {
+    (void)state;
+    for (int bits = 3; bits <= 8; bits++) {
+        uint8_t row_class[ROWS];
+        double together, apart, values = ROWS * ROWS_TILES * 64.0;
+        uint8_t *tiles = panels_of_uneven_rows(bits, row_class, &together, &apart);
+        size_t n_bytes = ROWS_PANELS * ROWS_TILES * qins_tile_bytes(bits);
+        if (bits >=
+            6) { /* none clipped: sigma of one code has 2.105 bits, each doubling one more; of half a code 1.237 */
+            assert_close(apart / values, (1.237 + 2.105 + 3.05 + 4.05) / 4, 0.03);
+            assert_true(together / values > apart / values + 0.15);
+        }
+        for (size_t chunk = 0; chunk <= 5 * ROWS_TILES; chunk += 5 * ROWS_TILES) {
+            qins_coded_layout l;
+            assert_true(qins_coded_plan_rows(&l, bits, ROWS_TILES, n_bytes, chunk));
+            l.row_class = row_class;
+            blob b = code_layout(tiles, &l);
+            uint8_t *back = malloc(n_bytes);
+            assert_true(decode(&b, back));
+            assert_memory_equal(back, tiles, n_bytes);
+            free(back);
+            free(b.data);
+        }
         free(tiles);
     }
 }
@@ -218,6 +276,9 @@ static void sizes_that_make_no_sense_are_refused(void **state) {
     assert_false(qins_coded_plan(&l, QINS_CODED_NUMBERS, 2, 16, 2, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, 0, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, 100, (uint64_t)1 << 40)); /* chunks without end */
+    assert_false(qins_coded_plan_rows(&l, 4, 3, 512 * 4, 0));                          /* no whole panels */
+    assert_false(qins_coded_plan_rows(&l, 4, 2, 512 * 4, 1));
+    assert_false(qins_coded_plan_rows(&l, 9, 2, 1152 * 4, 0));
     /* An index that the bytes cannot hold. */
     assert_true(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, (uint64_t)1 << 50, 1));
     qins_coded coded;
@@ -231,6 +292,7 @@ int main(void) {
         cmocka_unit_test(tiles_of_every_width_come_back),
         cmocka_unit_test(symbols_of_a_tile_are_its_codes),
         cmocka_unit_test(size_is_near_the_entropy),
+        cmocka_unit_test(classes_of_rows_take_their_own_entropies),
         cmocka_unit_test(every_bf16_and_f16_payload_comes_back),
         cmocka_unit_test(f32_specials_come_back_bit_for_bit),
         cmocka_unit_test(normal_bf16_weights_take_less_than_0_72),

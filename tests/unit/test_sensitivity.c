@@ -69,7 +69,7 @@ static void check_prediction(const char *path) {
     check(qins_plan_make(&options, model->weights, &plan, &err), &err);
     qins_calibration_text text = random_text(model);
     double *kl = calloc(plan.n_items, sizeof *kl);
-    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, kl, &err);
+    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, kl, NULL, &err);
     if (model->weights->hparams.n_experts > 0) {
         assert_int_equal(status, QINS_ERR_UNSUPPORTED);
     } else {
