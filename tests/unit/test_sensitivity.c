@@ -69,11 +69,21 @@ static void check_prediction(const char *path) {
     check(qins_plan_make(&options, model->weights, &plan, &err), &err);
     qins_calibration_text text = random_text(model);
     double *kl = calloc(plan.n_items, sizeof *kl);
-    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, kl, NULL, &err);
+    float **row_kl = calloc(plan.n_items, sizeof *row_kl);
+    for (size_t i = 0; i < plan.n_items; i++)
+        if (plan.items[i].parameter->role == QINS_ROLE_LINEAR)
+            row_kl[i] = calloc((size_t)plan.items[i].parameter->shape[0], sizeof **row_kl);
+    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, kl, row_kl, &err);
     if (model->weights->hparams.n_experts > 0) {
         assert_int_equal(status, QINS_ERR_UNSUPPORTED);
     } else {
         check(status, &err);
+        for (size_t i = 0; i < plan.n_items; i++) {
+            double sum = 0;
+            for (size_t r = 0; row_kl[i] != NULL && r < (size_t)plan.items[i].parameter->shape[0]; r++)
+                sum += (double)row_kl[i][r];
+            if (row_kl[i] != NULL) assert_close(sum, kl[i], 1e-4 * kl[i]);
+        }
         check(qins_compress(path, out, &options, NULL, &err), &err);
         check(qins_model_open(out, NULL, &coarse, &err), &err);
         size_t vocab = model->weights->hparams.vocab_size;
@@ -86,6 +96,9 @@ static void check_prediction(const char *path) {
         free(q);
         qins_model_close(coarse);
     }
+    for (size_t i = 0; i < plan.n_items; i++)
+        free(row_kl[i]);
+    free(row_kl);
     free(kl);
     qins_plan_free(&plan);
     qins_calibration_free(&text);
