@@ -69,6 +69,12 @@ static inline double qins_rational_w(double alpha, double z) {
 /* gauss.c: Lloyd-Max levels of N(0,1), as integers: int8 range up to 6 bits, int16 above (src/kernel multiplies
  * integers). The unit is absorbed by the scales. */
 void qins_gauss_codebook(qins_codebook *book, int bits);
+/* Tables of 7 and 8 bits are integers base + slope * l + bend * curve(l) in segments of 2^(bits-4) codes, l = 0, 1, ..
+ * away from zero, so that vector code computes an entry from four tables of 16 instead of one of 128 or 256. The curve
+ * is l^3 / 32 at 8 bits, and the same shape on half as many codes at 7. */
+static inline int qins_curve(int bits, int l) {
+    return bits == 8 ? (l * l * l + 16) / 32 : (l * l * l + 2) / 4;
+}
 /* The converged real-valued levels (n = 2^bits, ascending) and their mean squared error on N(0,1). */
 double qins_lloyd_max_gauss(size_t n, double *levels);
 /* Quantile of N(0,1), by bisection. */

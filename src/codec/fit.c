@@ -71,8 +71,12 @@ static float search_scale(const qins_codebook *book, const float *x, size_t n, d
         /* From half the Gaussian scale to one that clips nothing. */
         double lo = 0.5 * start, hi = fmax(2 * start, largest / (double)book->table[book->n_levels - 1]);
         scan_scales(book, x, n, lo, hi, &best);
-        double ratio = pow(hi / lo, 1.0 / (SCALE_STEPS - 1)), center = (double)best.scale;
-        scan_scales(book, x, n, center / ratio, center * ratio, &best);
+        double ratio = pow(hi / lo, 1.0 / (SCALE_STEPS - 1));
+        for (int pass = 0; pass < 2; pass++) {
+            double center = (double)best.scale;
+            scan_scales(book, x, n, center / ratio, center * ratio, &best);
+            ratio = pow(ratio, 2.0 / (SCALE_STEPS - 1));
+        }
     } else {
         scan_scales(book, x, n, 0.9 * start, 1.15 * start, &best);
     }

@@ -37,8 +37,16 @@ typedef enum qins_integer_kind {
     QINS_INTEGER_16
 } qins_integer_kind;
 
+/* Entries of 7 and 8 bits that need no table of 128 or 256: on each side of zero 8 segments of 8 or 16 codes, within
+ * which entry = base + slope * l + bend * qins_curve(l), l = 0, 1, .. away from zero. What the gauss and uniform codecs
+ * make is so (codec/gauss.c); another table is looked up entry by entry where lookups are short. */
+enum { QINS_SEGMENTS = 16 };
+
 typedef struct qins_integer_table {
     qins_integer_kind kind;
+    bool curved;                                               /* int16: what follows holds the same entries */
+    uint8_t base_low[QINS_SEGMENTS], base_high[QINS_SEGMENTS]; /* by the upper four bits of the code */
+    int8_t slope[QINS_SEGMENTS], bend[QINS_SEGMENTS];
     /* The 2^bits entries, repeated to the end, so that registers are filled with loads alone. */
     uint8_t low[QINS_INTEGER_LEVELS];  /* int8: entry + 128; int16: low byte */
     uint8_t high[QINS_INTEGER_LEVELS]; /* int16: high byte */

@@ -13,6 +13,7 @@ typedef __m256 vf;
 enum { V = 32, ROWS = 8, TOKENS_8 = 3, TOKENS_16 = 5 };
 #define HALVES   VNNI
 #define BIASED   1
+#define CURVED   1
 #define REGISTER "x"
 
 static inline vi load(const void *p) {
@@ -40,7 +41,7 @@ static inline vf multiply_add(vf sum, vi integers, float unit) {
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(integers), _mm256_set1_ps(unit), sum);
 }
 static inline void prefetch(const void *p) {
-    _mm_prefetch(p, _MM_HINT_T0);
+    _mm_prefetch(p, _MM_HINT_T1);
 }
 #if VNNI
 static inline vi combine(vi high, vi low) {
@@ -84,19 +85,29 @@ static inline vi spread(const uint8_t *plane, unsigned block, unsigned part) {
 static inline vi bytes_of(int value) {
     return _mm256_set1_epi8((char)value);
 }
+static inline __attribute__((always_inline)) vi nibbles(const uint8_t *plane, unsigned block, unsigned part) {
+    return _mm256_and_si256(shift_right(load(plane + 64 * (block / 2) + V * part), 4 * (block % 2)), bytes_of(0x0f));
+}
+/* The two bits of the block, moved to bit `to` of each byte; others are garbage. */
+static inline __attribute__((always_inline)) vi pairs(const uint8_t *plane, unsigned block, unsigned part,
+                                                      unsigned to) {
+    vi four = load(plane + 64 * (block / 4) + V * part);
+    unsigned from = 2 * (block % 4);
+    if (from > to) return _mm256_srli_epi32(four, (int)(from - to));
+    return from < to ? _mm256_slli_epi32(four, (int)(to - from)) : four;
+}
 static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int bits, unsigned block, unsigned part) {
-    unsigned first = V * part;
-    if (bits == 8) return load(tile + 64 * block + first);
+    if (bits == 8) return load(tile + 64 * block + V * part);
     vi code = zero();
     int next = 0;
     if (bits >= 4) {
-        code = _mm256_and_si256(shift_right(load(tile + 64 * (block / 2) + first), 4 * (block % 2)), bytes_of(0x0f));
+        code = nibbles(tile, block, part);
         tile += 512;
         next = 4;
     }
     if (bits == 3 || bits >= 6) {
-        vi two = _mm256_and_si256(shift_right(load(tile + 64 * (block / 4) + first), 2 * (block % 4)), bytes_of(3));
-        code = _mm256_or_si256(code, next == 0 ? two : _mm256_slli_epi32(two, 4));
+        vi two = _mm256_and_si256(pairs(tile, block, part, (unsigned)next), bytes_of(3 << next));
+        code = next == 0 ? two : _mm256_or_si256(code, two);
         tile += 256;
         next += 2;
     }
@@ -106,26 +117,58 @@ static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int b
 
 /* ---- tables ---- */
 
-/* Up to 6 bits: 16 entries a register, twice. Longer tables are read entry by entry. */
+/* Up to 6 bits: 16 entries a register, twice. */
 typedef struct bytes_table {
     vi r[4];
 } bytes_table;
 
+static inline vi sixteen(const void *bytes) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes));
+}
 static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
     bytes_table t = {{zero(), zero(), zero(), zero()}};
     for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++)
-        t.r[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(entries + 16 * i)));
+        t.r[i] = sixteen(entries + 16 * i);
     return t;
 }
-static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {
-    /* Of an index below 64 the shuffle uses the low four bits. */
-    vi low = _mm256_shuffle_epi8(t->r[0], index);
-    if (bits <= 4) return low;
-    vi bit4 = _mm256_slli_epi32(index, 3); /* to the sign of its byte, which is what blends choose by */
+/* Codes of up to 6 bits to bytes of a table. The upper bits of 5 and 6 choose between lookups by the lower four: blends
+ * choose by the sign of a byte, so bits are moved there and never put together into a code. */
+static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, const uint8_t *tile, int bits,
+                                                        unsigned block, unsigned part) {
+    if (bits <= 4) return _mm256_shuffle_epi8(t->r[0], codes(tile, bits, block, part));
+    vi index = nibbles(tile, block, part), low = _mm256_shuffle_epi8(t->r[0], index);
+    vi bit4 = bits == 5 ? spread(tile + 512, block, part) : pairs(tile + 512, block, part, 7);
     low = _mm256_blendv_epi8(low, _mm256_shuffle_epi8(t->r[1], index), bit4);
     if (bits == 5) return low;
     vi high = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->r[2], index), _mm256_shuffle_epi8(t->r[3], index), bit4);
-    return _mm256_blendv_epi8(low, high, _mm256_slli_epi32(index, 2));
+    return _mm256_blendv_epi8(low, high, pairs(tile + 512, block, part, 6));
+}
+
+/* Of curved tables, 16 entries, twice. */
+typedef struct curve_table {
+    vi base_low, base_high, slope, bend, curve;
+} curve_table;
+
+static inline __attribute__((always_inline)) curve_table load_curve(const qins_integer_table *t, int bits) {
+    uint8_t curve[16]; /* at 7 bits l is looked up by 2 l */
+    for (int i = 0; i < 16; i++)
+        curve[i] = (uint8_t)qins_curve(bits, bits == 8 ? i : i / 2);
+    return (curve_table){sixteen(t->base_low), sixteen(t->base_high), sixteen(t->slope), sixteen(t->bend),
+                         sixteen(curve)};
+}
+static inline __attribute__((always_inline)) void look_up_curved(const curve_table *t, int bits, vi code, vi w[2]) {
+    if (bits == 7) code = _mm256_add_epi8(code, code); /* the sign to the top */
+    vi negative = _mm256_cmpgt_epi8(code, bytes_of(-1));
+    vi segment = _mm256_and_si256(_mm256_srli_epi32(code, 4), bytes_of(0x0f));
+    vi l = _mm256_and_si256(_mm256_xor_si256(code, negative), bytes_of(bits == 8 ? 0x0f : 0x0e));
+    vi curve = _mm256_shuffle_epi8(t->curve, l);
+    if (bits == 7) l = _mm256_srli_epi32(l, 1);
+    vi slope = _mm256_shuffle_epi8(t->slope, segment), bend = _mm256_shuffle_epi8(t->bend, segment);
+    vi low = _mm256_shuffle_epi8(t->base_low, segment), high = _mm256_shuffle_epi8(t->base_high, segment);
+    w[0] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_unpacklo_epi8(l, curve), _mm256_unpacklo_epi8(slope, bend)),
+                            _mm256_unpacklo_epi8(low, high));
+    w[1] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_unpackhi_epi8(l, curve), _mm256_unpackhi_epi8(slope, bend)),
+                            _mm256_unpackhi_epi8(low, high));
 }
 
 typedef struct table_8 {
@@ -134,6 +177,7 @@ typedef struct table_8 {
 } table_8;
 typedef struct table_16 {
     bytes_table low, high;
+    curve_table curve;
     uint16_t words[QINS_INTEGER_LEVELS];
 } table_16;
 
@@ -142,9 +186,12 @@ static inline __attribute__((always_inline)) table_8 load_table_8(const qins_int
     if (bits <= 6) table.low = load_bytes(t->low, bits);
     return table;
 }
-static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits) {
+static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits,
+                                                                    bool curved) {
     table_16 table;
-    if (bits <= 6) {
+    if (curved) {
+        table.curve = load_curve(t, bits);
+    } else if (bits <= 6) {
         table.low = load_bytes(t->low, bits);
         table.high = load_bytes(t->high, bits);
     } else {
@@ -155,26 +202,28 @@ static inline __attribute__((always_inline)) table_16 load_table_16(const qins_i
 }
 static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, const uint8_t *tile, int bits,
                                                           unsigned block, unsigned part) {
-    vi index = codes(tile, bits, block, part);
-    if (bits <= 6) return look_up(&t->low, bits, index);
+    if (bits <= 6) return look_up(&t->low, tile, bits, block, part);
     uint8_t bytes[V];
-    store(bytes, index);
+    store(bytes, codes(tile, bits, block, part));
     for (unsigned i = 0; i < V; i++)
         bytes[i] = t->entries[bytes[i]];
     return load(bytes);
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
-                                                             unsigned block, unsigned part, vi w[2]) {
-    vi index = codes(tile, bits, block, part);
+                                                             bool curved, unsigned block, unsigned part, vi w[2]) {
+    if (curved) {
+        look_up_curved(&t->curve, bits, codes(tile, bits, block, part), w);
+        return;
+    }
     if (bits <= 6) {
-        vi low = look_up(&t->low, bits, index), high = look_up(&t->high, bits, index);
+        vi low = look_up(&t->low, tile, bits, block, part), high = look_up(&t->high, tile, bits, block, part);
         w[0] = _mm256_unpacklo_epi8(low, high);
         w[1] = _mm256_unpackhi_epi8(low, high);
         return;
     }
     uint8_t code[V];
     uint16_t words[V];
-    store(code, index);
+    store(code, codes(tile, bits, block, part));
     UNROLL(32)
     for (unsigned i = 0; i < V; i++) /* w[0] holds bytes 0..7 and 16..23 */
         words[(i / 8 % 2) * 16 + i / 16 * 8 + i % 8] = t->words[code[i]];

@@ -13,6 +13,7 @@ typedef __m512 vf;
 enum { V = 64, ROWS = 16 };
 #define HALVES   1
 #define BIASED   1
+#define CURVED   !VBMI
 #define REGISTER "v"
 enum { TOKENS_8 = 6, TOKENS_16 = 8 };
 
@@ -44,7 +45,7 @@ static inline vf multiply_add(vf sum, vi integers, float unit) {
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers), _mm512_set1_ps(unit), sum);
 }
 static inline void prefetch(const void *p) {
-    _mm_prefetch(p, _MM_HINT_T0);
+    _mm_prefetch(p, _MM_HINT_T1);
 }
 static inline vi dot_bytes(vi sum, vi w, const int8_t *x) {
     int32_t four;
@@ -80,31 +81,49 @@ static inline __attribute__((always_inline)) vi pairs(const uint8_t *plane, unsi
     if (from > to) return _mm512_srli_epi32(four, from - to);
     return from < to ? _mm512_slli_epi32(four, to - from) : four;
 }
-/* Bytes of ones where the bit is set. */
-static inline vi spread(const uint8_t *plane, unsigned block) {
+#if VBMI
+static const uint8_t lane_numbers[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                         16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+                                         32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+                                         48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+#endif
+/* The bit of the block at bit `to` of each byte; others are garbage. */
+static inline __attribute__((always_inline)) vi spread(const uint8_t *plane, unsigned block, int to) {
     uint64_t mask;
     memcpy(&mask, plane + 8 * block, sizeof mask);
+#if VBMI
+    /* Byte l is the eight bits from bit l - to on, of the mask taken as a circle: half the work of a mask register. */
+    return _mm512_multishift_epi64_epi8(_mm512_sub_epi8(load(lane_numbers), _mm512_set1_epi8((char)to)),
+                                        _mm512_set1_epi64((long long)mask));
+#else
+    (void)to;
     return _mm512_movm_epi8(mask);
+#endif
 }
 static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int bits, unsigned block) {
     switch (bits) {
     case 3:
-        return choose_bits(0x03, pairs(tile, block, 0), spread(tile + 256, block));
+        return choose_bits(0x03, pairs(tile, block, 0), spread(tile + 256, block, 2));
     case 4:
         return nibbles(tile, block);
     case 5:
-        return choose_bits(0x0f, nibbles(tile, block), spread(tile + 512, block));
+        return choose_bits(0x0f, nibbles(tile, block), spread(tile + 512, block, 4));
     case 6:
         return choose_bits(0x0f, nibbles(tile, block), pairs(tile + 512, block, 4));
     case 7:
         return choose_bits(0x3f, choose_bits(0x0f, nibbles(tile, block), pairs(tile + 512, block, 4)),
-                           spread(tile + 768, block));
+                           spread(tile + 768, block, 6));
     default:
         return load(tile + 64 * block);
     }
 }
 
 /* ---- tables ---- */
+
+/* 16 bytes in every 128 bits. */
+static inline vi sixteen(const void *bytes) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)bytes));
+}
 
 #if VBMI
 /* Entries are repeated (integer.h), so that the bits above are ignored; 256 entries in four registers. */
@@ -119,10 +138,31 @@ static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_
     return t;
 }
 static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {
+    /* vpshufb, which needs the bits above cleared, is faster than vpermb and that together (Zen 4) */
+    if (bits == 4) return _mm512_shuffle_epi8(t->r[0], _mm512_and_si512(index, _mm512_set1_epi8(0x0f)));
     if (bits <= 6) return _mm512_permutexvar_epi8(index, t->r[0]);
     vi low = _mm512_permutex2var_epi8(t->r[0], index, t->r[1]);
     if (bits == 7) return low;
     return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, _mm512_permutex2var_epi8(t->r[2], index, t->r[3]));
+}
+
+/* 3 bits: the pair stays where it is in its byte, the third bit is put beside it, and a table is laid out for each
+ * place: of four blocks only one shifts. r[0]: codes at bits 0 to 2, r[1]: 2 to 4, r[2]: pairs at 4, third bit at 0. */
+static inline __attribute__((always_inline)) bytes_table load_bytes_3(const uint8_t *entries) {
+    vi lanes = load(lane_numbers), code = _mm512_srli_epi32(lanes, 2), t = load(entries);
+    vi pair_4 = choose_bits(0x03, _mm512_srli_epi32(lanes, 4), _mm512_slli_epi32(lanes, 2));
+    return (bytes_table){{t, _mm512_permutexvar_epi8(code, t), _mm512_permutexvar_epi8(pair_4, t)}};
+}
+static inline __attribute__((always_inline)) vi look_up_3(const bytes_table *t, const uint8_t *tile, unsigned block) {
+    const uint8_t *plane = tile + 256;
+    switch (block % 4) {
+    case 0:
+        return _mm512_permutexvar_epi8(choose_bits(0x03, pairs(tile, block, 0), spread(plane, block, 2)), t->r[0]);
+    case 1:
+        return _mm512_permutexvar_epi8(choose_bits(0x0c, pairs(tile, block, 2), spread(plane, block, 4)), t->r[1]);
+    default:
+        return _mm512_permutexvar_epi8(choose_bits(0x30, pairs(tile, block, 4), spread(plane, block, 0)), t->r[2]);
+    }
 }
 #else
 typedef struct bytes_table {
@@ -132,7 +172,7 @@ typedef struct bytes_table {
 static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
     bytes_table t;
     for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++)
-        t.r[i] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(entries + 16 * i)));
+        t.r[i] = sixteen(entries + 16 * i);
     return t;
 }
 static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, int bits, vi index) {
@@ -150,28 +190,81 @@ static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, in
     }
     return found[0];
 }
+
+static inline __attribute__((always_inline)) bytes_table load_bytes_3(const uint8_t *entries) {
+    return load_bytes(entries, 3);
+}
+/* The upper bits are added under a mask, without spreading them to bytes first. */
+static inline __attribute__((always_inline)) vi look_up_3(const bytes_table *t, const uint8_t *tile, unsigned block) {
+    uint64_t mask;
+    memcpy(&mask, tile + 256 + 8 * block, sizeof mask);
+    vi two = _mm512_and_si512(pairs(tile, block, 0), _mm512_set1_epi8(3));
+    return _mm512_shuffle_epi8(t->r[0], _mm512_mask_add_epi8(two, mask, two, _mm512_set1_epi8(4)));
+}
 #endif
 
 typedef bytes_table table_8;
+
+/* Of curved tables, 16 entries in every 128 bits. */
+typedef struct curve_table {
+    vi base_low, base_high, slope, bend, curve;
+} curve_table;
 typedef struct table_16 {
     bytes_table low, high;
+    curve_table curve;
 } table_16;
 
-static inline __attribute__((always_inline)) table_8 load_table_8(const qins_integer_table *t, int bits) {
-    return load_bytes(t->low, bits);
+static inline __attribute__((always_inline)) curve_table load_curve(const qins_integer_table *t, int bits) {
+    uint8_t curve[16]; /* at 7 bits l is looked up by 2 l */
+    for (int i = 0; i < 16; i++)
+        curve[i] = (uint8_t)qins_curve(bits, bits == 8 ? i : i / 2);
+    return (curve_table){sixteen(t->base_low), sixteen(t->base_high), sixteen(t->slope), sixteen(t->bend),
+                         sixteen(curve)};
 }
-static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits) {
-    return (table_16){load_bytes(t->low, bits), load_bytes(t->high, bits)};
+static inline __attribute__((always_inline)) void look_up_curved(const curve_table *t, int bits, vi code, vi w[2]) {
+    enum { AND_NOT_XOR = 0x82 };                       /* truth table of ~(a ^ b) & c, a first */
+    if (bits == 7) code = _mm512_add_epi8(code, code); /* the sign to the top */
+    vi nibble = _mm512_set1_epi8(0x0f), positive = _mm512_movm_epi8(_mm512_movepi8_mask(code));
+    vi segment = _mm512_and_si512(_mm512_srli_epi32(code, 4), nibble);
+    vi l = _mm512_ternarylogic_epi32(code, positive, bits == 8 ? nibble : _mm512_set1_epi8(0x0e), AND_NOT_XOR);
+    vi curve = _mm512_shuffle_epi8(t->curve, l);
+    if (bits == 7) l = _mm512_srli_epi32(l, 1);
+    vi slope = _mm512_shuffle_epi8(t->slope, segment), bend = _mm512_shuffle_epi8(t->bend, segment);
+    vi low = _mm512_shuffle_epi8(t->base_low, segment), high = _mm512_shuffle_epi8(t->base_high, segment);
+    w[0] = _mm512_add_epi16(_mm512_maddubs_epi16(_mm512_unpacklo_epi8(l, curve), _mm512_unpacklo_epi8(slope, bend)),
+                            _mm512_unpacklo_epi8(low, high));
+    w[1] = _mm512_add_epi16(_mm512_maddubs_epi16(_mm512_unpackhi_epi8(l, curve), _mm512_unpackhi_epi8(slope, bend)),
+                            _mm512_unpackhi_epi8(low, high));
+}
+
+static inline __attribute__((always_inline)) table_8 load_table_8(const qins_integer_table *t, int bits) {
+    return bits == 3 ? load_bytes_3(t->low) : load_bytes(t->low, bits);
+}
+static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits,
+                                                                    bool curved) {
+    table_16 table;
+    if (curved) {
+        table.curve = load_curve(t, bits);
+    } else {
+        table.low = load_bytes(t->low, bits);
+        table.high = load_bytes(t->high, bits);
+    }
+    return table;
 }
 static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, const uint8_t *tile, int bits,
                                                           unsigned block, unsigned part) {
     (void)part;
+    if (bits == 3) return look_up_3(t, tile, block);
     return look_up(t, bits, codes(tile, bits, block));
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
-                                                             unsigned block, unsigned part, vi w[2]) {
+                                                             bool curved, unsigned block, unsigned part, vi w[2]) {
     (void)part;
     vi index = codes(tile, bits, block);
+    if (curved) {
+        look_up_curved(&t->curve, bits, index, w);
+        return;
+    }
     vi low = look_up(&t->low, bits, index), high = look_up(&t->high, bits, index);
     w[0] = _mm512_unpacklo_epi8(low, high);
     w[1] = _mm512_unpackhi_epi8(low, high);

@@ -10,6 +10,7 @@ typedef float32x4_t vf;
 enum { V = 16, ROWS = 4, TOKENS_8 = 5, TOKENS_16 = 6 };
 #define HALVES            1
 #define BIASED            0
+#define CURVED            0
 #define REGISTER          "w"
 #define QINS_INTEGER_NAME qins_integer_neon
 
@@ -47,7 +48,7 @@ static inline vf multiply_add(vf sum, vi integers, float unit) {
     return vfmaq_n_f32(sum, vcvtq_f32_s32(words_of(integers)), unit);
 }
 static inline void prefetch(const void *p) {
-    __builtin_prefetch(p);
+    __builtin_prefetch(p, 0, 2);
 }
 static inline vi dot_bytes(vi sum, vi w, const int8_t *x) {
     int32_t four;
@@ -127,7 +128,9 @@ typedef struct table_16 {
 static inline __attribute__((always_inline)) table_8 load_table_8(const qins_integer_table *t, int bits) {
     return load_bytes(t->low, bits, QINS_ENTRY_BIAS);
 }
-static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits) {
+static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits,
+                                                                    bool curved) {
+    (void)curved;
     return (table_16){load_bytes(t->low, bits, 0), load_bytes(t->high, bits, 0)};
 }
 static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, const uint8_t *tile, int bits,
@@ -135,7 +138,8 @@ static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, cons
     return look_up(t, bits, codes(tile, bits, block, part));
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
-                                                             unsigned block, unsigned part, vi w[2]) {
+                                                             bool curved, unsigned block, unsigned part, vi w[2]) {
+    (void)curved;
     vi index = codes(tile, bits, block, part);
     vi low = look_up(&t->low, bits, index), high = look_up(&t->high, bits, index);
     w[0] = vzip1q_u8(low, high);

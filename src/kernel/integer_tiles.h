@@ -150,7 +150,7 @@ static void multiply_16_tiles(const void *decoded, size_t n_panels, size_t n_col
 
 /* Lower bytes of the entries, then the upper ones, as bytes [block][64]. */
 INLINE void decode_planes(const uint8_t *tile, int bits, const qins_integer_table *table, size_t n_cols, uint8_t *out) {
-    const table_16 tables = load_table_16(table, bits);
+    const table_16 tables = load_table_16(table, bits, false);
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits))
         UNROLL(16)
     for (unsigned block = 0; block < BLOCKS; block++, out += BLOCK_BYTES) {

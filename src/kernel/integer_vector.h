@@ -6,23 +6,37 @@
  *   HALVES               1: int8 entries are multiplied as bytes with the halves of the input (there is an instruction
  *                        for 4 products of bytes a 32-bit lane); 0: they are widened to words
  *   BIASED               1: byte entries are unsigned, entry + 128, and offsets are added; 0: they are signed
+ *   CURVED               1: entries of 7 and 8 bits are computed where the table is `curved`; 0: always looked up
  *   TOKENS_8, TOKENS_16  tokens whose sums stay in registers, for two panels of bytes and one of words
  *   vi, vf               registers of integers and of floats
  *   table_8, table_16    tables in registers
- *   load_table_8/16(table, bits)
+ *   load_table_8(table, bits), load_table_16(table, bits, curved)
  *   look_up_8(tables, tile, bits, block, part) -> entries of a part as bytes
- *   look_up_16(tables, tile, bits, block, part, w) -> as words: w[0] rows 0, 1, 4, 5, 8, .. of the part, w[1] the
- * others, four columns each widen(bytes, w)      the same of bytes (HALVES 0) dot_bytes(sum, w, x) sum of row r += sum
- * over j < 4 of w[4r + j] * x[j], x int8 dot_words(sum, w, x) lane 2i += w[4i] x[0] + w[4i+1] x[1], lane 2i+1 likewise
- * of 2 and 3; x int16 pair_sum(a, b)       sums of neighbouring 32-bit lanes, a first, within 16 bytes load, store,
- * zero, add, combine (256*a + b), broadcast, multiply_add(sum, integers, unit), load_f, store_f, prefetch
+ *   look_up_16(tables, tile, bits, curved, block, part, w) -> as words: w[0] rows 0, 1, 4, 5, 8, .. of the part, w[1]
+ * the others, four columns each widen(bytes, w)      the same of bytes (HALVES 0) dot_bytes(sum, w, x) sum of row r +=
+ * sum over j < 4 of w[4r + j] * x[j], x int8 dot_words(sum, w, x) lane 2i += w[4i] x[0] + w[4i+1] x[1], lane 2i+1
+ * likewise of 2 and 3; x int16 pair_sum(a, b)       sums of neighbouring 32-bit lanes, a first, within 16 bytes load,
+ * store, zero, add, combine (256*a + b), broadcast, multiply_add(sum, integers, unit), load_f, store_f, prefetch
  */
 #include "kernel/integer.h"
 
 enum { PARTS = 64 / V, BLOCKS = QINS_TILE_COLS / 4, BLOCK_BYTES = 64, WORDS = 2 };
-enum { PREFETCH_BYTES = 2048 }; /* ahead of the code in work: covers the latency of memory at full speed */
+/* Ahead of the code in work, into the second-level cache: two pages, so that the page after next is looked up, and the
+ * hardware's prefetcher set going in it, before it is needed. One line in 512 bytes does; odd widths, whose planes are
+ * read at several places, go faster with all of them. Prefetching 2 KiB into the first level instead takes up what few
+ * misses it has at once (one thread of Zen 4, GB/s at 3, 4, 5, 8 bits: 20, 23, 22, 23; so: 21, 29, 28, 26). */
+enum { PREFETCH_BYTES = 8192 };
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* Tells the compiler that a sum is needed in a register, now: gcc 12 otherwise stores it in every turn of a loop for
+ * the use after it, or puts off all additions of an unrolled loop to its end and runs out of registers. */
+#define KEEP(v) __asm__("" : "+" REGISTER(v))
+
+INLINE void prefetch_tile(const uint8_t *tile, int bits) {
+    for (size_t line = 0; line < qins_tile_bytes(bits); line += bits % 2 == 1 ? 64 : 512)
+        prefetch(tile + PREFETCH_BYTES + line);
+}
 
 /* Adds unit * (sums + offset) to 16 floats, from sums of rows. */
 INLINE void fold_part(float *out, vi sums, int32_t offset, float unit, unsigned part) {
@@ -41,8 +55,7 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
     for (unsigned part = 0; part < PARTS; part++)
         high[0][part] = high[1][part] = low[0][part] = low[1][part] = zero();
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits), x += 2 * QINS_TILE_COLS) {
-        for (size_t line = 0; line < qins_tile_bytes(bits); line += 64)
-            prefetch(tile + PREFETCH_BYTES + line);
+        prefetch_tile(tile, bits);
         UNROLL(16)
         for (unsigned block = 0; block < BLOCKS; block++)
             UNROLL(4)
@@ -50,6 +63,8 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
             vi w = look_up_8(tables, tile, bits, block, part);
             high[block % 2][part] = dot_bytes(high[block % 2][part], w, x + 4 * block);
             low[block % 2][part] = dot_bytes(low[block % 2][part], w, x + QINS_TILE_COLS + 4 * block);
+            KEEP(high[block % 2][part]);
+            KEEP(low[block % 2][part]);
         }
     }
     for (unsigned part = 0; part < PARTS; part++)
@@ -62,8 +77,7 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
     for (unsigned part = 0; part < PARTS; part++)
         sum[part][0] = sum[part][1] = zero();
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits), x += QINS_TILE_COLS) {
-        for (size_t line = 0; line < qins_tile_bytes(bits); line += 64)
-            prefetch(tile + PREFETCH_BYTES + line);
+        prefetch_tile(tile, bits);
         UNROLL(16)
         for (unsigned block = 0; block < BLOCKS; block++)
             UNROLL(4)
@@ -72,6 +86,8 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
             widen(look_up_8(tables, tile, bits, block, part), w);
             sum[part][0] = dot_words(sum[part][0], w[0], x + 4 * block);
             sum[part][1] = dot_words(sum[part][1], w[1], x + 4 * block);
+            KEEP(sum[part][0]);
+            KEEP(sum[part][1]);
         }
     }
     for (unsigned part = 0; part < PARTS; part++)
@@ -98,25 +114,26 @@ INLINE void dot_8(const uint8_t *tiles, int bits, const qins_integer_table *tabl
 }
 
 /* Words: a tile at a time, as 32 bits hold no more. */
-INLINE void dot_16(const uint8_t *tiles, int bits, const qins_integer_table *table, const qins_quantised *x, size_t t,
-                   float *out) {
+INLINE void dot_16(const uint8_t *tiles, int bits, bool curved, const qins_integer_table *table,
+                   const qins_quantised *x, size_t t, float *out) {
     _Alignas(64) float rows[QINS_PANEL_ROWS] = {0};
-    const table_16 tables = load_table_16(table, bits);
+    const table_16 tables = load_table_16(table, bits, curved);
     for (size_t k = 0; k < x->n_cols; k += QINS_TILE_COLS, tiles += qins_tile_bytes(bits)) {
         const int16_t *values = x->words + t * x->n_cols + k;
         vi sum[PARTS][WORDS];
         for (unsigned part = 0; part < PARTS; part++)
             sum[part][0] = sum[part][1] = zero();
-        for (size_t line = 0; line < qins_tile_bytes(bits); line += 64)
-            prefetch(tiles + PREFETCH_BYTES + line);
+        prefetch_tile(tiles, bits);
         UNROLL(16)
         for (unsigned block = 0; block < BLOCKS; block++)
             UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
             vi w[WORDS];
-            look_up_16(&tables, tiles, bits, block, part, w);
+            look_up_16(&tables, tiles, bits, curved, block, part, w);
             sum[part][0] = dot_words(sum[part][0], w[0], values + 4 * block);
             sum[part][1] = dot_words(sum[part][1], w[1], values + 4 * block);
+            KEEP(sum[part][0]);
+            KEEP(sum[part][1]);
         }
         float unit = x->units[t * x->n_spans + k / QINS_SPAN_COLS], *p = rows;
         for (unsigned part = 0; part < PARTS; part++, p += ROWS)
@@ -151,15 +168,16 @@ INLINE void decode_8(const uint8_t *tile, int bits, const qins_integer_table *ta
 }
 
 #ifndef TILES
-INLINE void decode_16(const uint8_t *tile, int bits, const qins_integer_table *table, size_t n_cols, uint8_t *out) {
-    const table_16 tables = load_table_16(table, bits);
+INLINE void decode_16(const uint8_t *tile, int bits, bool curved, const qins_integer_table *table, size_t n_cols,
+                      uint8_t *out) {
+    const table_16 tables = load_table_16(table, bits, curved);
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits))
         UNROLL(16)
     for (unsigned block = 0; block < BLOCKS; block++)
         UNROLL(4)
     for (unsigned part = 0; part < PARTS; part++) {
         vi w[WORDS];
-        look_up_16(&tables, tile, bits, block, part, w);
+        look_up_16(&tables, tile, bits, curved, block, part, w);
         store(out, w[0]);
         store(out + V, w[1]);
         out += 2 * V;
@@ -171,9 +189,6 @@ INLINE void decode_16(const uint8_t *tile, int bits, const qins_integer_table *t
  */
 #define EACH_TOKEN(step) step(0) step(1) step(2) step(3) step(4) step(5) step(6) step(7)
 
-/* Tells the compiler that a sum is needed in a register: gcc 12 otherwise stores it in every turn of the loop, for the
- * use after the loop. */
-#define KEEP(v) __asm__("" : "+" REGISTER(v))
 #define KEEP_BYTES(t)                                                                                                  \
     if (t < n_tokens) {                                                                                                \
         KEEP(high0_##t);                                                                                               \
@@ -303,38 +318,50 @@ static void multiply_16(const void *decoded, size_t n_panels, size_t n_cols, con
 /* With TILES many vectors are multiplied by AMX. */
 #ifdef TILES
 #include "kernel/integer_tiles.h"
-#define DECODE_8    decode_8
-#define DECODE_16   decode_planes
-#define MULTIPLY_8  multiply_8_tiles
-#define MULTIPLY_16 multiply_16_tiles
+#define DECODE_16(tiles, bits, curved, table, n_cols, out) decode_planes(tiles, bits, table, n_cols, out)
+#define MULTIPLY_8                                         multiply_8_tiles
+#define MULTIPLY_16                                        multiply_16_tiles
 #else
-#define DECODE_8    decode_8
 #define DECODE_16   decode_16
 #define MULTIPLY_8  multiply_8
 #define MULTIPLY_16 multiply_16
 #endif
 
-#define WIDTH(bits, kind)                                                                                              \
-    static void dot_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,    \
-                                    size_t t, float *out) {                                                            \
-        dot_##kind(tiles, bits, table, x, t, out);                                                                     \
+#define WIDTH_8(bits)                                                                                                  \
+    static void dot_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,         \
+                               size_t t, float *out) {                                                                 \
+        dot_8(tiles, bits, table, x, t, out);                                                                          \
     }                                                                                                                  \
-    static void decode_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols,           \
-                                       void *out) {                                                                    \
-        DECODE_##kind(tiles, bits, table, n_cols, out);                                                                \
+    static void decode_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols, void *out) {   \
+        decode_8(tiles, bits, table, n_cols, out);                                                                     \
     }
-WIDTH(3, 8)
-WIDTH(4, 8)
-WIDTH(5, 8)
-WIDTH(6, 8)
-WIDTH(7, 8)
-WIDTH(8, 8)
-WIDTH(3, 16)
-WIDTH(4, 16)
-WIDTH(5, 16)
-WIDTH(6, 16)
-WIDTH(7, 16)
-WIDTH(8, 16)
+/* Both ways to look up: decided once a call. */
+#define WIDTH_16(bits)                                                                                                 \
+    static void dot_##bits##_16(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,        \
+                                size_t t, float *out) {                                                                \
+        if (CURVED && bits >= 7 && table->curved)                                                                      \
+            dot_16(tiles, bits, true, table, x, t, out);                                                               \
+        else                                                                                                           \
+            dot_16(tiles, bits, false, table, x, t, out);                                                              \
+    }                                                                                                                  \
+    static void decode_##bits##_16(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols, void *out) {  \
+        if (CURVED && bits >= 7 && table->curved)                                                                      \
+            DECODE_16(tiles, bits, true, table, n_cols, out);                                                          \
+        else                                                                                                           \
+            DECODE_16(tiles, bits, false, table, n_cols, out);                                                         \
+    }
+WIDTH_8(3)
+WIDTH_8(4)
+WIDTH_8(5)
+WIDTH_8(6)
+WIDTH_8(7)
+WIDTH_8(8)
+WIDTH_16(3)
+WIDTH_16(4)
+WIDTH_16(5)
+WIDTH_16(6)
+WIDTH_16(7)
+WIDTH_16(8)
 
 #define BOTH(function, bits)                                                                                           \
     { NULL, function##_##bits##_8, function##_##bits##_16 }

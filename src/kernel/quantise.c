@@ -4,6 +4,31 @@
 #include <math.h>
 #include <string.h>
 
+enum { CURVED_BITS = 7 };
+
+/* Segments of 7 and 8 bits: base, slope and bend follow from the first entries; the others must agree. */
+static bool find_segments(qins_integer_table *table, const float *entries, int bits) {
+    int length = 1 << (bits - 4);
+    for (int segment = 0; segment < QINS_SEGMENTS; segment++) {
+        const float *first = entries + segment * length;
+        int step = 1; /* away from zero */
+        if (segment < QINS_SEGMENTS / 2) {
+            first += length - 1;
+            step = -1;
+        }
+        int base = (int)first[0], last = length - 1, slope = (int)first[step] - base; /* curve(1) is 0 */
+        int bend = ((int)first[step * last] - base - slope * last) / qins_curve(bits, last);
+        if (slope != (int8_t)slope || bend != (int8_t)bend) return false;
+        for (int l = 0; l < length; l++)
+            if ((int)first[step * l] != base + slope * l + bend * qins_curve(bits, l)) return false;
+        table->base_low[segment] = (uint8_t)(base & 255);
+        table->base_high[segment] = (uint8_t)(base >> 8 & 255);
+        table->slope[segment] = (int8_t)slope;
+        table->bend[segment] = (int8_t)bend;
+    }
+    return true;
+}
+
 void qins_integer_table_make(qins_integer_table *table, const float *entries, int bits) {
     *table = (qins_integer_table){.kind = QINS_INTEGER_NONE};
     if (bits > QINS_INTEGER_MAX_BITS) return;
@@ -20,6 +45,7 @@ void qins_integer_table_make(qins_integer_table *table, const float *entries, in
         table->low[i] = (uint8_t)(narrow ? entry + QINS_ENTRY_BIAS : entry & 255);
         table->high[i] = (uint8_t)(narrow ? 0 : entry >> 8 & 255);
     }
+    table->curved = table->kind == QINS_INTEGER_16 && bits >= CURVED_BITS && find_segments(table, entries, bits);
 }
 
 /* ---- inputs ---- */

@@ -18,25 +18,21 @@ static double seconds(void) {
 
 /* ---- the machine ---- */
 
-typedef uint64_t lanes __attribute__((vector_size(64)));
-
-/* Sum of all 64-byte lines, eight apart in flight. */
+/* One word of every 64-byte line: memory hands over whole lines, and a program that does more with them misses the
+ * cache too often at once, which holds up the prefetcher (adding up all bytes reached 20 GB/s where this reaches 27, on
+ * one core of Zen 4). Two pages ahead one line in eight is asked for, as the kernels do. */
 static uint64_t read_all(const uint8_t *buffer, size_t n) {
-    enum { STREAMS = 8 };
+    enum { LINE = 64 / sizeof(uint64_t), LINES = 8, AHEAD = 8192 / sizeof(uint64_t) };
     uint64_t total = 0;
 #pragma omp parallel reduction(+ : total)
     {
-        size_t share = n / (size_t)qins_get_threads() / (64 * STREAMS) * (64 * STREAMS);
-        const lanes *p = (const lanes *)(const void *)(buffer + share * (size_t)qins_thread_index());
-        lanes sum[STREAMS] = {{0}};
-        for (size_t i = 0; i < share / 64; i += STREAMS) {
-            __builtin_prefetch(p + i + 64);
-            for (size_t j = 0; j < STREAMS; j++)
-                sum[j] += p[i + j];
+        size_t step = LINE * LINES, share = n / sizeof(uint64_t) / (size_t)qins_get_threads() / step * step;
+        const uint64_t *p = (const uint64_t *)(const void *)buffer + share * (size_t)qins_thread_index();
+        for (size_t i = 0; i < share; i += step) {
+            __builtin_prefetch(p + i + AHEAD, 0, 2);
+            for (size_t j = 0; j < LINES; j++)
+                total += p[i + LINE * j];
         }
-        for (size_t j = 0; j < STREAMS; j++)
-            for (size_t lane = 0; lane < 8; lane++)
-                total += sum[j][lane];
     }
     return total;
 }
