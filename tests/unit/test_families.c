@@ -42,16 +42,20 @@ static qins_status new_session(const qins_model *m, size_t n_ctx, qins_session *
     return qins_session_new_with(m, &options, s, err);
 }
 
-/* Logits of every position of a sequence, in a session made for exactly that long a one. */
-static float *compute_logits(const qins_model *m, const int32_t *ids, size_t n, size_t n_vocab) {
+/* Logits of every position of a sequence, in a session made for n_ctx positions. */
+static float *compute_logits_in(const qins_model *m, size_t n_ctx, const int32_t *ids, size_t n, size_t n_vocab) {
     qins_error err = {0};
     qins_session *s = NULL;
     float *logits = calloc(n * n_vocab, sizeof *logits);
     assert_non_null(logits);
-    if (new_session(m, n, &s, &err) != QINS_OK || qins_session_eval(s, ids, n, logits, n, &err) != QINS_OK)
+    if (new_session(m, n_ctx, &s, &err) != QINS_OK || qins_session_eval(s, ids, n, logits, n, &err) != QINS_OK)
         fail_msg("%s", err.message);
     qins_session_free(s);
     return logits;
+}
+
+static float *compute_logits(const qins_model *m, const int32_t *ids, size_t n, size_t n_vocab) {
+    return compute_logits_in(m, n, ids, n, n_vocab);
 }
 
 static size_t vocabulary(const qins_model *m) {
@@ -62,45 +66,98 @@ static size_t vocabulary(const qins_model *m) {
 
 /* ---- against the reference ---- */
 
+/* Of the logits of sequence k of the folder. */
+static double difference_from(const char *folder, int k, const float *logits, size_t n_vocab) {
+    char path[PATH_SIZE];
+    join(path, folder, "positions_%d.npy", k);
+    npy_array positions = npy_load(path, "<i4");
+    join(path, folder, "logits_%d.npy", k);
+    npy_array expected = npy_load(path, "<f4");
+    assert_int_equal(expected.shape[1], n_vocab);
+    double largest = 0;
+    for (size_t i = 0; i < positions.n_values; i++) {
+        const float *row = logits + (size_t)((const int32_t *)positions.data)[i] * n_vocab;
+        for (size_t v = 0; v < n_vocab; v++) {
+            double diff = fabs((double)row[v] - (double)((const float *)expected.data)[i * n_vocab + v]);
+            if (!(diff <= largest)) largest = diff; /* NaN too */
+        }
+    }
+    npy_free(&positions);
+    npy_free(&expected);
+    return largest;
+}
+
+static npy_array load_ids(const char *folder, int k) {
+    char path[PATH_SIZE];
+    join(path, folder, "ids_%d.npy", k);
+    return npy_load(path, "<i4");
+}
+
 /* Of the model from the logits in the folder. */
 static double difference_of(const char *model, const char *folder) {
     qins_model *m = open_model(model);
     size_t n_vocab = vocabulary(m);
     double largest = 0;
     for (int k = 0; k < 2; k++) {
-        char path[PATH_SIZE];
-        join(path, folder, "ids_%d.npy", k);
-        npy_array ids = npy_load(path, "<i4");
-        join(path, folder, "positions_%d.npy", k);
-        npy_array positions = npy_load(path, "<i4");
-        join(path, folder, "logits_%d.npy", k);
-        npy_array expected = npy_load(path, "<f4");
-        assert_int_equal(expected.shape[1], n_vocab);
+        npy_array ids = load_ids(folder, k);
         float *logits = compute_logits(m, ids.data, ids.n_values, n_vocab);
-        for (size_t i = 0; i < positions.n_values; i++) {
-            const float *row = logits + (size_t)((const int32_t *)positions.data)[i] * n_vocab;
-            for (size_t v = 0; v < n_vocab; v++) {
-                double diff = fabs((double)row[v] - (double)((const float *)expected.data)[i * n_vocab + v]);
-                if (!(diff <= largest)) largest = diff; /* NaN too */
-            }
-        }
+        double diff = difference_from(folder, k, logits, n_vocab);
+        if (!(diff <= largest)) largest = diff;
         free(logits);
         npy_free(&ids);
-        npy_free(&positions);
-        npy_free(&expected);
     }
     qins_model_close(m);
     return largest;
 }
 
-static double largest_difference(const char *folder) {
-    return difference_of(folder, folder);
-}
-
 static void computes_the_logits_of_the_reference(void **state) {
-    double diff = largest_difference(*state);
+    double diff = difference_of(*state, *state);
     print_message("largest logit difference %.2g\n", diff);
     assert_true(diff <= MAX_LOGIT_DIFF);
+}
+
+/* Both sequences of the folder, of different lengths, in one session and in the same passes: by turns up to 7 tokens of
+ * one and up to 3 of the other. The longer one must have the logits of the reference, the shorter one those that it has
+ * alone (in a session for as many positions, on which rope may depend). */
+static void computes_a_batch_of_lengths(void **state) {
+    qins_model *m = open_model(*state);
+    size_t n_vocab = vocabulary(m);
+    npy_array ids[2] = {load_ids(*state, 0), load_ids(*state, 1)};
+    const size_t n[2] = {ids[0].n_values, ids[1].n_values}, step[2] = {3, 7};
+    assert_true(n[0] < n[1]);
+    float *logits[2], *rows = calloc((step[0] + step[1]) * n_vocab, sizeof *rows);
+    assert_non_null(rows);
+    for (int k = 0; k < 2; k++)
+        assert_non_null(logits[k] = calloc(n[k] * n_vocab, sizeof **logits));
+    const qins_session_options options = {.n_ctx = n[1], .n_sequences = 2, .key_bits = 32, .value_bits = 32};
+    qins_session *s = NULL;
+    qins_error err = {0};
+    if (qins_session_new_with(m, &options, &s, &err) != QINS_OK) fail_msg("%s", err.message);
+    for (size_t at[2] = {0, 0}; at[0] < n[0] || at[1] < n[1];) {
+        qins_batch_token tokens[16];
+        float *to[16];
+        size_t n_tokens = 0;
+        for (uint32_t k = 0; k < 2; k++)
+            for (size_t i = 0; i < step[k] && at[k] < n[k]; i++, at[k]++) {
+                to[n_tokens] = logits[k] + at[k] * n_vocab;
+                tokens[n_tokens++] = (qins_batch_token){((const int32_t *)ids[k].data)[at[k]], k, true};
+            }
+        if (qins_session_eval_batch(s, tokens, n_tokens, rows, &err) != QINS_OK) fail_msg("%s", err.message);
+        for (size_t i = 0; i < n_tokens; i++)
+            memcpy(to[i], rows + i * n_vocab, n_vocab * sizeof *rows);
+    }
+    assert_true(difference_from(*state, 1, logits[1], n_vocab) <= MAX_LOGIT_DIFF);
+    float *alone = compute_logits_in(m, n[1], ids[0].data, n[0], n_vocab);
+    for (size_t i = 0; i < n[0] * n_vocab; i++)
+        assert_true(fabs((double)alone[i] - (double)logits[0][i]) <= MAX_LOGIT_DIFF);
+    qins_session_free(s);
+    free(alone);
+    free(rows);
+    for (int k = 0; k < 2; k++) {
+        free(logits[k]);
+        npy_free(&ids[k]);
+    }
+    qins_model_close(m);
 }
 
 static int32_t best_of(const float *logits, size_t n) {
@@ -302,7 +359,7 @@ static void names_without_the_prefix_of_the_base_model_are_found(void **state) {
         write_variant(cases[i].family, "architectures", NULL, out);
         snprintf(weights, sizeof weights, "%s/model.safetensors", out);
         remove_prefix(weights, cases[i].prefix);
-        assert_true(largest_difference(out) <= MAX_LOGIT_DIFF);
+        assert_true(difference_of(out, out) <= MAX_LOGIT_DIFF);
     }
 }
 
@@ -415,6 +472,7 @@ static const struct {
     const char *name;
     void (*run)(void **state);
 } behaviours[] = {{"computes_the_logits_of_the_reference", computes_the_logits_of_the_reference},
+                  {"computes_a_batch_of_lengths", computes_a_batch_of_lengths},
                   {"decodes_greedily_as_the_reference", decodes_greedily_as_the_reference},
                   {"keeps_its_predictions_at_8_bits", keeps_its_predictions_at_8_bits},
                   {"is_unchanged_by_a_copy_without_codec", is_unchanged_by_a_copy_without_codec},
