@@ -119,6 +119,8 @@ def measure_variant(name, options, qins, source, work):
         ran = json.loads(text)
         entry["run"] = {key: ran[key] for key in ("prompt_tokens", "generated_tokens", "prefill_tps", "decode_tps")}
         entry["run"] |= {"resident_bytes": resident, "anonymous_bytes": anonymous, "seconds": seconds}
+        bench = read_json([qins, "bench", out, "--prompt", "10", "-n", str(RUN_TOKENS), "--no-check", "--json"])
+        entry["run"] |= {key: bench[key] for key in ("read_gbps", "bytes_per_token", "decode_limit_tps")}
     shutil.rmtree(out)
     return entry
 
@@ -155,7 +157,8 @@ def print_tables(results):
     if run:
         print(f"\nrun, {RUN_VARIANT}, {run['generated_tokens']} tokens: {run['decode_tps']:.2f} tokens/s, prompt of "
               f"{run['prompt_tokens']} at {run['prefill_tps']:.2f}/s, peak resident {mib(run['resident_bytes'])} MiB, "
-              f"of it anonymous {mib(run['anonymous_bytes'])}")  # fmt: skip
+              f"of it anonymous {mib(run['anonymous_bytes'])}; memory limit {run['decode_limit_tps']:.2f} tokens/s "
+              f"({run['bytes_per_token']:,.0f} bytes a token, read at {run['read_gbps']:.2f} GB/s)")  # fmt: skip
 
 
 def main():
