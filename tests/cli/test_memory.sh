@@ -33,6 +33,10 @@ if python3 -c 'import numpy' 2>/dev/null; then
     limit=$((6 * mib + 48 * mib)) # the largest matrix, gate_up, and what the program itself takes
     check "phi: compress of $((source / mib)) MiB has $((resident / mib)) MiB resident, at most $((limit / mib))" \
         test "$resident" -le $limit
+    exits 0 "phi: export" "$QINS_PEAK_MEMORY" "$work/peak" "$QINS" export "$work/phi" "$work/phi.gguf" --format gguf --dtype q8_0
+    read -r _ anonymous <"$work/peak"
+    limit=$((2 * 6 * mib + 48 * mib)) # the largest matrix decoded, and its blocks
+    check "phi: export as GGUF takes $((anonymous / mib)) MiB, at most $((limit / mib))" test "$anonymous" -le $limit
 fi
 compress_within toy "$toy" 5000
 # FP32 keys and values: 2 x 3 layers x 256.

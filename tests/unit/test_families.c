@@ -18,8 +18,9 @@ enum { N_PROMPT = 8, PATH_SIZE = 1024 };
 
 static const double MAX_LOGIT_DIFF = 1e-3;
 /* Of half the positions: random networks this small amplify errors, and where a router hesitates the last bit decides
- * which expert a token goes to. */
-static const double MAX_KL_AT_8_BITS = 0.01;
+ * which expert a token goes to. How much depends on the draw, so that others than the committed ones (tools/oracle.sh)
+ * are only held to the share of the KL at 5 bits, which is 1/64 as long as errors are small. */
+static const double MAX_KL_AT_8_BITS = 0.01, MAX_SHARE_OF_5_BITS = 1.0 / 8;
 
 static char scratch[PATH_SIZE];
 
@@ -203,11 +204,11 @@ static const char *output_folder(const char *folder, const char *what) {
     return path;
 }
 
-static void compress(const char *folder, const char *out, qins_codec codec, const char *targets) {
+static void compress(const char *folder, const char *out, qins_codec codec, int bits, const char *targets) {
     qins_compress_options options;
     qins_compress_defaults(&options);
     options.linear.codec = codec;
-    options.linear.bits = 8;
+    options.linear.bits = bits;
     options.targets = targets;
     options.force = true;
     qins_error err = {0};
@@ -253,10 +254,13 @@ static double median_kl(const char *reference, const char *other) {
 
 static void keeps_its_predictions_at_8_bits(void **state) {
     const char *out = output_folder(*state, "gauss8");
-    compress(*state, out, QINS_CODEC_GAUSS, NULL);
+    compress(*state, out, QINS_CODEC_GAUSS, 5, NULL);
+    double kl_5 = median_kl(*state, out);
+    compress(*state, out, QINS_CODEC_GAUSS, 8, NULL);
     double kl = median_kl(*state, out);
-    print_message("KL divergence at 8 bits %.2g\n", kl);
-    assert_true(kl > 0 && kl <= MAX_KL_AT_8_BITS);
+    print_message("KL divergence at 8 bits %.2g, at 5 bits %.2g\n", kl, kl_5);
+    assert_true(kl > 0 && kl <= MAX_SHARE_OF_5_BITS * kl_5);
+    if (strncmp(*state, GOLDEN, sizeof GOLDEN - 1) == 0) assert_true(kl <= MAX_KL_AT_8_BITS);
 }
 
 static void assert_same_logits(const char *reference, const char *other) {
@@ -276,14 +280,14 @@ static void assert_same_logits(const char *reference, const char *other) {
 
 static void is_unchanged_by_a_copy_without_codec(void **state) {
     const char *out = output_folder(*state, "none");
-    compress(*state, out, QINS_CODEC_NONE, NULL);
+    compress(*state, out, QINS_CODEC_NONE, 8, NULL);
     assert_same_logits(*state, out);
 }
 
 static void survives_compress_and_export_to_plain_files(void **state) {
     char compressed[PATH_SIZE * 2];
     snprintf(compressed, sizeof compressed, "%s", output_folder(*state, "some"));
-    compress(*state, compressed, QINS_CODEC_GAUSS, "down|c_proj|dense|w2"); /* the others stay plain */
+    compress(*state, compressed, QINS_CODEC_GAUSS, 8, "down|c_proj|dense|w2"); /* the others stay plain */
     qins_export_options options = {.dtype = QINS_F32, .force = true};
     qins_error err = {0};
     const char *out = output_folder(*state, "export");
@@ -489,10 +493,13 @@ static struct CMUnitTest tests[MAX_TESTS];
 static size_t n_tests;
 
 static void add_folder(const char *folder) {
-    const char *name = strrchr(folder, '/') != NULL ? strrchr(folder, '/') + 1 : folder;
+    char *path = qins_strdup(folder);
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+        path[n - 1] = '\0';
+    const char *name = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
     for (size_t i = 0; i < N_BEHAVIOURS && n_tests < MAX_TESTS; i++) {
         char *text = qins_format("%s_%s", name, behaviours[i].name);
-        tests[n_tests++] = (struct CMUnitTest){text, behaviours[i].run, NULL, NULL, qins_strdup(folder)};
+        tests[n_tests++] = (struct CMUnitTest){text, behaviours[i].run, NULL, NULL, path};
     }
 }
 
