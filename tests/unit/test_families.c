@@ -499,8 +499,9 @@ static void add_folder(const char *folder) {
     const char *name = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
     for (size_t i = 0; i < N_BEHAVIOURS && n_tests < MAX_TESTS; i++) {
         char *text = qins_format("%s_%s", name, behaviours[i].name);
-        tests[n_tests++] = (struct CMUnitTest){text, behaviours[i].run, NULL, NULL, path};
+        tests[n_tests++] = (struct CMUnitTest){text, behaviours[i].run, NULL, NULL, qins_strdup(path)};
     }
+    free(path);
 }
 
 static int is_folder(const struct dirent *entry) {
