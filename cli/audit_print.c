@@ -97,3 +97,29 @@ void print_audit_weights(const qins_audit *audit) {
     printf("bits a weight %.3f\n", t->params > 0 ? 8 * (double)t->stored_bytes / (double)t->params : 0);
     printf("resident      %s of weights while running\n", format_size(t->resident_bytes).text);
 }
+
+/* ---- KV cache ---- */
+
+static double ratio_to_f16(const audit_caches *c, size_t i) {
+    return (double)c->kv[i].bytes / (double)c->kv[0].bytes;
+}
+
+json_t *audit_caches_object(const audit_caches *c) {
+    json_t *types = json_array();
+    for (size_t i = 0; i < c->n; i++)
+        json_array_append_new(
+            types, json_pack("{s:i, s:i, s:o, s:I, s:I, s:I, s:o}", "key_bits", c->bits[i].keys, "value_bits",
+                             c->bits[i].values, "bytes_per_token", json_number(c->kv[i].bytes_per_token), "bytes",
+                             (json_int_t)c->kv[i].bytes, "code_bytes", (json_int_t)c->kv[i].code_bytes, "side_bytes",
+                             (json_int_t)c->kv[i].side_bytes, "ratio_f16", json_number(ratio_to_f16(c, i))));
+    return json_pack("{s:I, s:o}", "context", (json_int_t)c->context, "types", types);
+}
+
+void print_audit_caches(const audit_caches *c) {
+    printf("\nKV cache of %s tokens, by --kv-bits\n", format_count(c->context).text);
+    printf("%-8s %12s %15s %15s %15s %7s\n", "keys:val.", "B a token", "bytes", "codes", "scales etc.", "x F16");
+    for (size_t i = 0; i < c->n; i++)
+        printf("%5d:%-3d %12s %15s %15s %15s %7.4f\n", c->bits[i].keys, c->bits[i].values,
+               format_count((uint64_t)(c->kv[i].bytes_per_token + 0.5)).text, format_count(c->kv[i].bytes).text,
+               format_count(c->kv[i].code_bytes).text, format_count(c->kv[i].side_bytes).text, ratio_to_f16(c, i));
+}

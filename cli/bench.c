@@ -1,5 +1,6 @@
 /* qins bench: speed beside this machine's own limits. SPDX-License-Identifier: MIT */
 #include "commands.h"
+#include "kv_bits.h"
 #include "output.h"
 #include "progress.h"
 
@@ -13,6 +14,7 @@ typedef struct bench_arguments {
     size_t prompt, gen;
     const char *html;
     bool no_check, quick;
+    kv_bits kv;
 } bench_arguments;
 
 static int print_bench_json(const qins_bench_result *r, bool quick) {
@@ -112,6 +114,7 @@ int command_bench(int argc, char **argv) {
          .value_name = "N",
          .min = 1,
          .help = "tokens to generate (default 64)"},
+        KV_BITS_OPTION(a.kv, ""),
         {.name = "html", .kind = OPTION_TEXT, .value = &a.html, .value_name = "F", .help = "write a page with charts"},
         {.name = "quick",
          .kind = OPTION_FLAG,
@@ -138,6 +141,8 @@ int command_bench(int argc, char **argv) {
     catch_interrupts();
     const qins_bench_options o = {.prompt = a.prompt,
                                   .gen = a.gen,
+                                  .key_bits = a.kv.keys,
+                                  .value_bits = a.kv.values,
                                   .model_only = a.quick,
                                   .no_check = a.no_check,
                                   .progress = progress_update,

@@ -103,6 +103,7 @@ typedef struct compress_arguments {
     uint64_t size;
     int embed_bits, round;
     size_t calibrate_tokens;
+    bool no_kv_transform;
     uint64_t seed;
     bool force, no_check, dry_run;
 } compress_arguments;
@@ -168,6 +169,7 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->embed_bits = a->embed_bits;
     o->calibrate = calibrates(a) ? a->calibrate : NULL;
     o->calibrate_tokens = a->calibrate_tokens;
+    o->no_kv_transform = a->no_kv_transform;
     o->force = a->force;
     o->no_check = a->no_check;
     o->progress = progress_update;
@@ -361,6 +363,10 @@ int command_compress(int argc, char **argv) {
          .value_name = "N",
          .min = 2,
          .help = "tokens of it, spread evenly (default 32768)"},
+        {.name = "no-kv-transform",
+         .kind = OPTION_FLAG,
+         .value = &a.no_kv_transform,
+         .help = "do not store what calibration learns for coded KV caches (docs/kv-cache.md)"},
         {.name = "round",
          .kind = OPTION_CHOICE,
          .value = &a.round,

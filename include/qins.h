@@ -308,6 +308,7 @@ typedef struct qins_compress_options {
      * to the nearest. */
     const char *calibrate;
     size_t calibrate_tokens; /* how many of its tokens, spread evenly over it */
+    bool no_kv_transform;    /* calibration adds no key transform for coded KV caches (docs/kv-cache.md) */
     qins_packing pack;       /* ENTROPY with codec NONE: lossless, every tensor keeps its bytes */
     bool force;              /* replace an existing target */
     bool no_check;
@@ -421,6 +422,20 @@ QINS_API void qins_audit_close(qins_audit *audit);
 QINS_API size_t qins_audit_count(const qins_audit *audit);
 QINS_API const qins_audit_tensor *qins_audit_get(const qins_audit *audit, size_t i);
 QINS_API const qins_audit_totals *qins_audit_get_totals(const qins_audit *audit);
+
+/* What the KV cache of one sequence takes. */
+typedef struct qins_audit_kv {
+    uint64_t code_bytes;    /* codes of keys and values; the values themselves where they are not coded */
+    uint64_t side_bytes;    /* scales, means of keys, first tokens kept F16, padding */
+    uint64_t bytes;         /* of both, in whole pages of 64 positions */
+    double bytes_per_token; /* of a full page */
+} qins_audit_kv;
+
+/* With keys and values of so many bits (section 4), after `positions` tokens. */
+QINS_API qins_status qins_audit_kv_bytes(const qins_audit *audit, int key_bits, int value_bits, size_t positions,
+                                         qins_audit_kv *kv, qins_error *err);
+/* Context length the model was trained for. */
+QINS_API size_t qins_audit_max_position(const qins_audit *audit);
 
 /* ---- 8. Fidelity ---------------------------------------------------------------------------------- */
 
@@ -623,8 +638,9 @@ enum {
 };
 
 typedef struct qins_bench_options {
-    size_t prompt, gen; /* tokens, at least 1 each */
-    bool model_only;    /* skip bandwidth, gemv and batches; shares and limits are then 0 */
+    size_t prompt, gen;       /* tokens, at least 1 each */
+    int key_bits, value_bits; /* of the KV cache, 0 = 16 */
+    bool model_only;          /* skip bandwidth, gemv and batches; shares and limits are then 0 */
     bool no_check;
     qins_progress progress;
     void *progress_user;

@@ -4,6 +4,7 @@
 #include <cblas.h>
 #include <lapacke.h>
 #include <limits.h>
+#include <stdlib.h>
 
 enum { MIN_PIECE = 64 }; /* rows or columns that are worth a call */
 
@@ -105,4 +106,19 @@ bool qins_dense_cholesky(size_t n, double *a) {
     lapack_int info = LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (lapack_int)n, a, (lapack_int)n);
     openblas_set_num_threads(previous);
     return info == 0;
+}
+
+bool qins_dense_eigen(size_t n, double *a, double *values) {
+    if (n > INT_MAX) return false;
+    return LAPACKE_dsyev(LAPACK_COL_MAJOR, 'V', 'U', (lapack_int)n, a, (lapack_int)n, values) == 0;
+}
+
+/* The transposed of an inverse is the inverse of the transposed: the order of rows and columns does not matter. */
+bool qins_dense_invert(size_t n, double *a) {
+    if (n > INT_MAX) return false;
+    lapack_int *pivots = qins_alloc(n, sizeof *pivots), size = (lapack_int)n;
+    bool good = pivots != NULL && LAPACKE_dgetrf(LAPACK_COL_MAJOR, size, size, a, size, pivots) == 0 &&
+                LAPACKE_dgetri(LAPACK_COL_MAJOR, size, a, size, pivots) == 0;
+    free(pivots);
+    return good;
 }

@@ -1,4 +1,4 @@
-/* FP32 matrix products and the Cholesky factorisation, by OpenBLAS and LAPACKE. SPDX-License-Identifier: MIT
+/* FP32 matrix products and factorisations, by OpenBLAS and LAPACKE. SPDX-License-Identifier: MIT
  *
  * Threads are OpenMP's: a product is cut into pieces, and each piece is one call of a BLAS that is told to use a single
  * thread. Two thread pools that wait for each other by spinning cost more than they gain, and --threads holds this way.
@@ -32,5 +32,9 @@ void qins_dense_gram(size_t m, size_t n, const float *x, size_t ldx, float *h);
 /* a[n][n] = L L^T in place: the lower triangle of the row-major symmetric matrix is read and L written to it. False
  * when a is not positive definite. */
 bool qins_dense_cholesky(size_t n, double *a);
+/* Eigenvectors of the symmetric a[n][n], which its rows become, and their values[n], ascending. False on failure. */
+bool qins_dense_eigen(size_t n, double *a, double *values);
+/* a[n][n] := its inverse. False when it has none. */
+bool qins_dense_invert(size_t n, double *a);
 
 #endif

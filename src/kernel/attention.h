@@ -1,6 +1,7 @@
 /* Arithmetic on rows of the KV cache, one implementation per instruction set. SPDX-License-Identifier: MIT
  *
- * attention_scalar.c is the specification; attention_vector.h makes the others from the compiler's vector extensions.
+ * attention_scalar.c is the specification; attention_vector.h makes the others from the compiler's vector extensions,
+ * attention_codes.h multiplies coded rows in integers.
  * tests/unit/test_attention.c compares every table with scalar.
  */
 #ifndef QINS_KERNEL_ATTENTION_H
@@ -23,23 +24,28 @@ typedef enum qins_kv_type {
 
 enum {
     QINS_KV_LANES = 16,   /* rows are padded to a multiple of this */
-    QINS_KV_OVERREAD = 16 /* bytes that must be readable behind the last row */
+    QINS_KV_OVERREAD = 32 /* bytes that must be readable behind the last row */
 };
 
 /* Rows of `dims` values, a multiple of QINS_KV_LANES. A row of b-bit codes is a string of dims * b bits, first code in
- * the lowest bits of the first byte; value = scale of the row * table[code]. The table of 8 bits has equal steps, so
- * that it can be computed: table[code] = (code - 127.5) / 127.5. */
+ * the lowest bits of the first byte; value = scale of the row * table[code]. Up to 6 bits, table[code] = unit *
+ * levels[code]. The table of 8 bits has equal steps, so that it can be computed: table[code] = (code - 127.5) * unit,
+ * unit = 1/127.5. */
 typedef struct qins_kv_rows {
     const uint8_t *data; /* row i is at data + i * row_bytes */
     size_t row_bytes;
     const uint16_t *scales; /* F16, one a row; NULL for F32 and F16 rows */
     const float *table;     /* [2^bits], 64-byte aligned */
+    const int8_t *levels;   /* [64]: those of the codes, repeated */
+    float unit;
 } qins_kv_rows;
 
-/* scores[q*ld + i] = sum over d of queries[q*dims + d] * row i [d] */
+/* scores[q*ld + i] = sum over d of queries[q*dims + d] * row i [d]. Where rows are coded, a query may be rounded to
+ * multiples of 1/8191 of its largest value. */
 typedef void (*qins_kv_score_fn)(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *queries,
                                  size_t n_queries, float *scores, size_t ld);
-/* out[q*dims + d] += sum over i of weights[q*ld + i] * row i [d] */
+/* out[q*dims + d] += sum over i of weights[q*ld + i] * row i [d]; weights are not negative. Where rows are coded, the
+ * products of weights and scales of up to 64 rows may be rounded to multiples of 1/16383 of the largest of them. */
 typedef void (*qins_kv_accumulate_fn)(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *weights,
                                       size_t ld, size_t n_queries, float *out);
 /* out[i*dims + d] = row i [d] */
@@ -49,6 +55,8 @@ typedef void (*qins_kv_decode_fn)(const qins_kv_rows *rows, size_t n_rows, size_
 typedef struct qins_kv_codebook {
     _Alignas(64) float table[256]; /* ascending */
     _Alignas(64) float bounds[64]; /* up to 6 bits: midpoints of neighbours, the last infinite */
+    int8_t levels[64];             /* up to 6 bits: table[i] = unit * levels[i], repeated */
+    float unit;
 } qins_kv_codebook;
 
 /* codes[d] = nearest entry to x[d] * inverse; *cross = sum of x * entry, *square = sum of entry^2. */
@@ -80,6 +88,7 @@ extern const qins_attention_kernels qins_attention_generic;
 #if defined(__x86_64__)
 extern const qins_attention_kernels qins_attention_avx2;
 extern const qins_attention_kernels qins_attention_avx512;
+extern const qins_attention_kernels qins_attention_avx512vbmi;
 #endif
 
 /* Bits of a value. */

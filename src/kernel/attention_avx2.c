@@ -2,6 +2,7 @@
 #define QINS_VECTOR_NAME   avx2
 #define QINS_VECTOR_LANES  8
 #define QINS_VECTOR_CHUNKS 2
+#define QINS_VECTOR_CODES  "kernel/attention_codes_avx2.h"
 #include "kernel/attention_vector.h"
 
 #include <immintrin.h>

@@ -12,6 +12,8 @@
  *   load_codes(row, bits, i)        codes i .. i+LANES-1 of a row, i a multiple of LANES; upper bits may be anything
  *   lookup(table, bits, codes)      table entries, by the lowest `bits` bits of each word
  *   sum_lanes(v)          sum of the lanes
+ * and, where coded rows are multiplied in integers,
+ *   QINS_VECTOR_CODES     the header with what attention_codes.h needs
  */
 #include "base/half.h"
 #include "kernel/attention.h"
@@ -159,26 +161,39 @@ INLINE void quantize(const qins_kv_codebook *book, int bits, const float *x, siz
     *square = sum_lanes(square_sum);
 }
 
-#define ROWS(name, type)                                                                                               \
+#ifdef QINS_VECTOR_CODES
+#include QINS_VECTOR_CODES
+#define SCORE_CODES(bits, ...)      score_codes(rows, bits, __VA_ARGS__)
+#define ACCUMULATE_CODES(bits, ...) accumulate_codes(rows, bits, __VA_ARGS__)
+#else
+#define SCORE_CODES(bits, ...)      score(rows, QINS_KV_##bits, __VA_ARGS__)
+#define ACCUMULATE_CODES(bits, ...) accumulate(rows, QINS_KV_##bits, __VA_ARGS__)
+#endif
+
+#define ROWS(name, type, score_call, accumulate_call)                                                                  \
     static void score_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *queries,               \
                              size_t n_queries, float *scores, size_t ld) {                                             \
-        score(rows, type, n_rows, dims, queries, n_queries, scores, ld);                                               \
+        score_call;                                                                                                    \
     }                                                                                                                  \
     static void accumulate_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, const float *weights,          \
                                   size_t ld, size_t n_queries, float *out) {                                           \
-        accumulate(rows, type, n_rows, dims, weights, ld, n_queries, out);                                             \
+        accumulate_call;                                                                                               \
     }                                                                                                                  \
     static void decode_##name(const qins_kv_rows *rows, size_t n_rows, size_t dims, float *out) {                      \
         decode(rows, type, n_rows, dims, out);                                                                         \
     }
+#define FLOATS(name, type)                                                                                             \
+    ROWS(name, type, score(rows, type, n_rows, dims, queries, n_queries, scores, ld),                                  \
+         accumulate(rows, type, n_rows, dims, weights, ld, n_queries, out))
 #define CODES(bits)                                                                                                    \
-    ROWS(bits, QINS_KV_##bits)                                                                                         \
+    ROWS(bits, QINS_KV_##bits, SCORE_CODES(bits, n_rows, dims, queries, n_queries, scores, ld),                        \
+         ACCUMULATE_CODES(bits, n_rows, dims, weights, ld, n_queries, out))                                            \
     static void quantize_##bits(const qins_kv_codebook *book, const float *x, size_t dims, float inverse,              \
                                 uint8_t *codes, float *cross, float *square) {                                         \
         quantize(book, bits, x, dims, inverse, codes, cross, square);                                                  \
     }
-ROWS(f32, QINS_KV_F32)
-ROWS(f16, QINS_KV_F16)
+FLOATS(f32, QINS_KV_F32)
+FLOATS(f16, QINS_KV_F16)
 CODES(8)
 CODES(6)
 CODES(5)

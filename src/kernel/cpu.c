@@ -73,20 +73,20 @@ static bool has_dot_product(void) {
 
 /* From the lowest to the best. */
 static const level levels[] = {
-    {{"scalar", &qins_kernels_scalar, &qins_integer_scalar}, always},
-    {{"generic", &qins_kernels_generic, NULL}, always},
+    {{"scalar", &qins_kernels_scalar, &qins_integer_scalar, &qins_attention_scalar}, always},
+    {{"generic", &qins_kernels_generic, NULL, &qins_attention_generic}, always},
 #if defined(__x86_64__)
-    {{"avx2", &qins_kernels_avx2, &qins_integer_avx2}, has_avx2},
-    {{"avxvnni", &qins_kernels_avx2, &qins_integer_avxvnni}, has_avxvnni},
-    {{"avx512", &qins_kernels_avx512, &qins_integer_avx2}, has_avx512},
-    {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512}, has_avx512_vnni},
-    {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi}, has_avx512_vbmi},
+    {{"avx2", &qins_kernels_avx2, &qins_integer_avx2, &qins_attention_avx2}, has_avx2},
+    {{"avxvnni", &qins_kernels_avx2, &qins_integer_avxvnni, &qins_attention_avx2}, has_avxvnni},
+    {{"avx512", &qins_kernels_avx512, &qins_integer_avx2, &qins_attention_avx512}, has_avx512},
+    {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512, &qins_attention_avx512}, has_avx512_vnni},
+    {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi, &qins_attention_avx512vbmi}, has_avx512_vbmi},
 #if defined(QINS_HAVE_AMX)
-    {{"amx", &qins_kernels_avx512, &qins_integer_amx}, qins_has_amx},
+    {{"amx", &qins_kernels_avx512, &qins_integer_amx, &qins_attention_avx512vbmi}, qins_has_amx},
 #endif
 #endif
 #if defined(__aarch64__)
-    {{"neon", &qins_kernels_generic, &qins_integer_neon}, has_dot_product},
+    {{"neon", &qins_kernels_generic, &qins_integer_neon, &qins_attention_generic}, has_dot_product},
 #endif
 };
 
@@ -123,7 +123,7 @@ const qins_kernels *qins_get_kernels(void) {
 }
 
 const qins_attention_kernels *qins_get_attention_kernels(void) {
-    return qins_get_kernels()->attention;
+    return qins_get_cpu()->attention;
 }
 
 const qins_elementwise *qins_get_elementwise(void) {

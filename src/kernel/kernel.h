@@ -23,7 +23,6 @@ typedef struct qins_kernels {
     float (*dot)(const float *a, const float *b, size_t n);
     /* y += a*x */
     void (*add_scaled)(float a, const float *x, float *y, size_t n);
-    const qins_attention_kernels *attention;
     const qins_elementwise *elementwise;
 } qins_kernels;
 
@@ -32,6 +31,7 @@ typedef struct qins_cpu {
     const char *name; /* what QINS_CPU calls it */
     const qins_kernels *kernels;
     const qins_integer_kernels *integer; /* NULL: integers are not faster than FP32 */
+    const qins_attention_kernels *attention;
 } qins_cpu;
 
 #if defined(QINS_HAVE_AMX)

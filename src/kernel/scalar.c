@@ -52,6 +52,5 @@ const qins_kernels qins_kernels_scalar = {
     .multiply_panel = multiply_panel,
     .dot = dot,
     .add_scaled = add_scaled,
-    .attention = &qins_attention_scalar,
     .elementwise = &qins_elementwise_scalar,
 };

@@ -190,6 +190,5 @@ const qins_kernels TABLE_NAME_OF(qins_kernels_, QINS_VECTOR_NAME) = {
     .multiply_panel = multiply_panel,
     .dot = dot,
     .add_scaled = add_scaled,
-    .attention = &TABLE_NAME_OF(qins_attention_, QINS_VECTOR_NAME),
     .elementwise = &TABLE_NAME_OF(qins_elementwise_, QINS_VECTOR_NAME),
 };

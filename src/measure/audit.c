@@ -4,6 +4,7 @@
  * subtraction that went negative; a sum of what is in the file cannot.)
  */
 #include "measure/audit.h"
+#include "model/kv_cache.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -75,6 +76,21 @@ static void count_tensor(const qins_weights *w, const qins_parameter *p, qins_au
     else
         count_encoded(p, t);
     t->bytes = t->code_bytes + t->side_bytes;
+}
+
+void qins_audit_kv_transform(const qins_hparams *h, uint64_t bytes, qins_audit_tensor *t) {
+    *t = (qins_audit_tensor){.name = QINS_KV_TRANSFORM_NAME,
+                             .dtype = "F16",
+                             .role = qins_role_name(QINS_ROLE_OTHER),
+                             .codec = "none",
+                             .storage = "plain",
+                             .bits = 16,
+                             .n_dims = 4,
+                             .shape = {h->n_layers, h->n_kv_heads, h->head_dim, h->head_dim},
+                             .bytes = bytes,
+                             .code_bytes = bytes};
+    /* held as FP32, with its inverse */
+    t->resident_bytes = 2 * sizeof(float) * t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3];
 }
 
 /* Each shared table once. */
@@ -152,7 +168,7 @@ qins_status qins_audit_open(const char *path, const qins_model_options *options,
     if (a == NULL) return qins_fail_memory(err, sizeof *a, "an audit");
     qins_status status = qins_weights_open(path, options != NULL && options->no_check, &a->weights, err);
     if (status == QINS_OK) {
-        size_t most = 2 * a->weights->n_parameters; /* two entries for a matrix of two parts */
+        size_t most = 2 * a->weights->n_parameters + 1; /* two entries for a matrix of two parts */
         a->tensors = qins_alloc(most, sizeof *a->tensors);
         if (a->tensors == NULL) status = qins_fail_memory(err, most * sizeof *a->tensors, "an audit");
     }
@@ -162,6 +178,12 @@ qins_status qins_audit_open(const char *path, const qins_model_options *options,
             qins_audit_tensor *t = &a->tensors[a->n_tensors++];
             count_tensor(a->weights, p, t);
             if (p->encoded != NULL && p->encoded->rest != NULL) count_split(p, t, &a->tensors[a->n_tensors++]);
+        }
+        const qins_tensor *transform = a->weights->kv_transform;
+        if (transform != NULL) {
+            qins_audit_tensor *t = &a->tensors[a->n_tensors++];
+            qins_audit_kv_transform(&a->weights->hparams, qins_tensor_file_bytes(transform), t);
+            t->entropy_coded = transform->file_bytes > 0;
         }
         status = add_up(a, err);
     }
@@ -192,4 +214,31 @@ const qins_audit_tensor *qins_audit_get(const qins_audit *a, size_t i) {
 
 const qins_audit_totals *qins_audit_get_totals(const qins_audit *a) {
     return &a->totals;
+}
+
+qins_status qins_audit_kv_bytes(const qins_audit *a, int key_bits, int value_bits, size_t positions, qins_audit_kv *kv,
+                                qins_error *err) {
+    const qins_hparams *h = &a->weights->hparams;
+    qins_kv_format f;
+    *kv = (qins_audit_kv){0};
+    qins_status status = qins_kv_format_init(&f, h->head_dim, key_bits, value_bits, err);
+    if (status != QINS_OK) return status;
+    size_t n_heads = h->n_layers * h->n_kv_heads, pages = positions / QINS_KV_PAGE + 1, most;
+    bool fits = qins_mul_size(pages, f.page_bytes, &most) && qins_add_size(most, f.first_page, &most) &&
+                qins_mul_size(most, n_heads, &most);
+    if (fits) {
+        kv->bytes = qins_kv_bytes(&f, n_heads, positions);
+        size_t rows = qins_round_up(positions, QINS_KV_PAGE) * n_heads;
+        kv->code_bytes = (uint64_t)rows * (f.key_row + f.value_row);
+        kv->side_bytes = kv->bytes - kv->code_bytes;
+        kv->bytes_per_token = (double)(n_heads * f.page_bytes) / QINS_KV_PAGE;
+    } else {
+        status = qins_fail(err, QINS_ERR_ARGUMENT, "KV cache: %zu positions are too many", positions);
+    }
+    qins_kv_format_free(&f);
+    return status;
+}
+
+size_t qins_audit_max_position(const qins_audit *a) {
+    return a->weights->hparams.max_position;
 }

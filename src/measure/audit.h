@@ -13,6 +13,8 @@ struct qins_audit {
     qins_audit_totals totals;
 };
 
+/* Fills in an entry for the key transform of the KV cache (model/kv_transform.h), which is no parameter. */
+void qins_audit_kv_transform(const qins_hparams *h, uint64_t bytes, qins_audit_tensor *t);
 /* fp32_bytes and the ratios, from the sums. */
 void qins_audit_finish_totals(qins_audit_totals *totals);
 

@@ -253,7 +253,8 @@ static qins_status measure_model(const char *path, const qins_bench_options *o, 
     size_t n_ctx = 0;
     if (!qins_add_size(o->prompt, o->gen, &n_ctx)) return qins_fail(err, QINS_ERR_ARGUMENT, "bench: too many tokens");
     qins_status status = qins_model_open(path, &options, &model, err);
-    if (status == QINS_OK) status = qins_session_new(model, n_ctx, &session, err);
+    const qins_session_options session_options = {.n_ctx = n_ctx, .key_bits = o->key_bits, .value_bits = o->value_bits};
+    if (status == QINS_OK) status = qins_session_new_with(model, &session_options, &session, err);
     r->open_seconds = seconds() - start;
     if (status == QINS_OK) qins_model_get_info(model, &info);
     float *logits = qins_alloc(info.vocab_size, sizeof *logits);

@@ -98,13 +98,15 @@ qins_status qins_compress_preview(const char *path, const qins_compress_options 
     if (status == QINS_OK) status = qins_plan_make(options, a->weights, &plan, err);
     if (status == QINS_OK) status = qins_compress_lay_out(options, a->weights, &plan, &layout, err);
     if (status == QINS_OK) {
-        a->tensors = qins_alloc(2 * plan.n_items, sizeof *a->tensors);
+        a->tensors = qins_alloc(2 * plan.n_items + 1, sizeof *a->tensors);
         a->names = qins_alloc(plan.n_items, sizeof *a->names);
         if (a->tensors == NULL || a->names == NULL)
             status = qins_fail_memory(err, 2 * plan.n_items * sizeof *a->tensors, "a preview");
     }
     for (size_t i = 0; i < plan.n_items && status == QINS_OK; i++)
         status = preview_item(a, &plan.items[i], err);
+    if (status == QINS_OK && layout.kv_transform_bytes > 0)
+        qins_audit_kv_transform(&a->weights->hparams, layout.kv_transform_bytes, &a->tensors[a->n_tensors++]);
     if (status == QINS_OK) status = add_up(a, &plan, &layout, err);
     qins_plan_free(&plan);
     if (status == QINS_OK)

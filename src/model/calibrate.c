@@ -4,6 +4,7 @@
 #include "base/dense.h"
 #include "model/calibrate_attention.h"
 #include "model/calibrate_group.h"
+#include "model/kv_transform.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,8 @@ typedef struct calibrator {
     /* of one sequence */
     float *x, *qkv, *gate_up, *delta;
     qins_sequence_attention attention;
+    qins_kv_moments moments; /* of the layer in work */
+    uint16_t *kv_transform;  /* its result, halves; NULL without */
     /* of experts */
     size_t *chosen;   /* [n_tokens][n_experts_used] */
     float *weights;   /* the same shape */
@@ -120,6 +123,7 @@ static qins_status calibrate_attention(calibrator *c, const qins_layer *layer, s
         float *out = c->kept + s * n * heads;
         normalize(c, &layer->attn_norm, hidden_of(c, s), &qkv, c->x);
         attend(c, layer, &qkv, c->x, out);
+        if (c->kv_transform != NULL) qins_kv_moments_add(&c->moments, &c->attention, c->h, layer, c->qkv);
         qins_group_rotate(&o, out, n);
         qins_group_observe(&o, out, n);
     }
@@ -134,6 +138,29 @@ static qins_status calibrate_attention(calibrator *c, const qins_layer *layer, s
         add_block(c, &layer->attn_post_norm, c->delta, n, hidden_of(c, s));
     }
     qins_group_close(&o);
+    return status;
+}
+
+/* ---- key transform ---- */
+
+static size_t layer_transform_values(const calibrator *c) {
+    return qins_kv_transform_values(c->h) / c->h->n_layers;
+}
+
+/* Of a layer whose attention was calibrated: goes with its matrices. */
+static qins_status end_transform(calibrator *c, size_t l, qins_error *err) {
+    if (c->kv_transform == NULL) return QINS_OK;
+    qins_part_info info[QINS_PART_COUNT] = {
+        [QINS_PART_CODES] = {.dtype = "F16", .n_bytes = layer_transform_values(c) * sizeof *c->kv_transform}};
+    const void *data[QINS_PART_COUNT] = {[QINS_PART_CODES] = c->kv_transform};
+    char name[QINS_KV_TRANSFORM_LAYER_NAME];
+    qins_encode_stats *stats = qins_alloc(1, sizeof *stats);
+    qins_status status = stats == NULL ? qins_fail_memory(err, sizeof *stats, "statistics")
+                                       : qins_kv_moments_transform(&c->moments, c->kv_transform, err);
+    qins_kv_moments_clear(&c->moments);
+    qins_kv_transform_layer_name(l, name);
+    if (status == QINS_OK) status = qins_rounded_put(c->rounded, name, info, data, stats, err);
+    free(stats);
     return status;
 }
 
@@ -336,6 +363,13 @@ static qins_status prepare(calibrator *c, qins_error *err) {
         if (c->chosen == NULL || c->tokens == NULL) status = qins_fail_memory(err, n * sizeof *c->tokens, "experts");
     }
     if (status == QINS_OK) status = qins_sequence_attention_init(&c->attention, h, window, err);
+    size_t n_transform = layer_transform_values(c);
+    if (status == QINS_OK && n_transform > 0) {
+        status = qins_kv_moments_init(&c->moments, h, err);
+        c->kv_transform = qins_alloc(n_transform, sizeof *c->kv_transform);
+        if (c->kv_transform == NULL)
+            status = qins_fail_memory(err, n_transform * sizeof *c->kv_transform, "the key transform");
+    }
     return status;
 }
 
@@ -346,6 +380,8 @@ static void release(calibrator *c) {
         free(buffers[i]);
     free(c->chosen);
     free(c->tokens);
+    free(c->kv_transform);
+    qins_kv_moments_free(&c->moments);
     qins_sequence_attention_free(&c->attention);
 }
 
@@ -361,6 +397,7 @@ static qins_status calibrate_layers(calibrator *c, qins_error *err) {
     for (size_t l = first; l < c->h->n_layers && status == QINS_OK; l++) {
         const qins_layer *layer = &c->model->layers[l];
         status = calibrate_attention(c, layer, l, err);
+        if (status == QINS_OK) status = end_transform(c, l, err);
         if (status == QINS_OK)
             status = (layer->flags & QINS_LAYER_EXPERTS) != 0 ? calibrate_experts(c, layer, l, err)
                                                               : calibrate_dense_mlp(c, layer, l, err);

@@ -40,8 +40,8 @@ qins_status qins_calibrate(const qins_model *model, const qins_plan *plan, const
                            qins_rounded *rounded, qins_progress progress, void *progress_user,
                            qins_calibrate_result *result, qins_error *err);
 
-/* The whole of it, with the text that options name; *rounded stays NULL when the plan has nothing that can be fed back.
- * On failure *rounded may be set: it is closed by the caller in every case. */
+/* The whole of it, with the text that options name. `rounded` then also has the key transform of every layer
+ * (model/kv_transform.h). On failure *rounded may be set: it is closed by the caller in every case. */
 qins_status qins_calibrate_run(const qins_model *model, qins_plan *plan, const qins_compress_options *options,
                                const char *out_path, qins_rounded **rounded, qins_calibrate_result *result,
                                qins_error *err);

@@ -1,6 +1,7 @@
 /* What compress asks for: text, widths, a folder to go on from, and the rounding. SPDX-License-Identifier: MIT */
 #include "model/allocate.h"
 #include "model/calibrate.h"
+#include "model/kv_transform.h"
 #include "model/sensitivity.h"
 
 #include <stdlib.h>
@@ -47,12 +48,6 @@ static void make_key(const qins_model *model, const qins_plan *plan, const qins_
     if (text->ids != NULL) XXH3_128bits_update(hash, text->ids, text->n_sequences * text->window * sizeof *text->ids);
     XXH128_hash_t sum = XXH3_128bits_digest(hash);
     snprintf(key, QINS_ROUNDED_KEY, "%016llx%016llx", (unsigned long long)sum.high64, (unsigned long long)sum.low64);
-}
-
-static bool any_item(const qins_plan *plan) {
-    for (size_t i = 0; i < plan->n_items; i++)
-        if (plan->items[i].parameter->role == QINS_ROLE_LINEAR && qins_can_feed_back(&plan->items[i])) return true;
-    return false;
 }
 
 static qins_status open_folder(const qins_model *model, const qins_plan *plan, const qins_compress_options *o,
@@ -114,7 +109,9 @@ static qins_status choose_widths(const qins_model *model, const qins_compress_op
         if (status == QINS_OK)
             status = qins_rounded_save(rounded, "sensitivities", kl, plan->n_items * sizeof *kl, err);
     }
-    if (status == QINS_OK) status = qins_allocate(o, kl, fixed_bytes(plan), plan, predicted_kl, err);
+    uint64_t fixed = fixed_bytes(plan);
+    if (!o->no_kv_transform) fixed += qins_kv_transform_values(&model->weights->hparams) * sizeof(uint16_t);
+    if (status == QINS_OK) status = qins_allocate(o, kl, fixed, plan, predicted_kl, err);
     free(kl);
     return status;
 }
@@ -178,7 +175,6 @@ qins_status qins_calibrate_run(const qins_model *model, qins_plan *plan, const q
                                qins_error *err) {
     *rounded = NULL;
     *result = (qins_calibrate_result){.predicted_kl = -1};
-    if (!any_item(plan)) return QINS_OK;
     qins_calibration_text text = {0};
     double predicted_kl = -1;
     qins_status status = QINS_OK;

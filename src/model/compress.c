@@ -7,6 +7,7 @@
 #include "kernel/matrix.h"
 #include "model/calibrate.h"
 #include "model/compress_plan.h"
+#include "model/kv_transform.h"
 #include "model/receipt.h"
 #include "model/repack.h"
 #include "model/side_files.h"
@@ -27,6 +28,7 @@ typedef struct job {
     qins_rounded *rounded;                         /* by calibration; NULL without it */
     ptrdiff_t shared_tables[5][QINS_MAX_BITS + 1]; /* by codec and bits */
     bool table_written[5][QINS_MAX_BITS + 1];
+    size_t kv_transform_index;          /* in the writer, when kv_transform_bytes says there is one */
     uint64_t values_done, values_total; /* progress */
     qins_compress_result result;
     double sum_squares, sum_squared_error;
@@ -35,6 +37,18 @@ typedef struct job {
     uint64_t coded_bytes; /* tensor bytes after entropy coding; 0 without */
     json_t *errors;       /* of every encoded tensor: for the receipt */
 } job;
+
+/* Nothing is encoded and everything entropy-coded: the tensors keep their bytes. A GGUF's blocks become F32 first. */
+static bool is_lossless(const job *j) {
+    return j->options->pack == QINS_PACK_ENTROPY && j->options->linear.codec == QINS_CODEC_NONE &&
+           j->weights->checkpoint->source == QINS_SOURCE_SAFETENSORS;
+}
+
+/* The key transform of the KV cache comes with calibration; 0 without. */
+static uint64_t kv_transform_bytes(const job *j) {
+    if (j->options->calibrate == NULL || j->options->no_kv_transform || is_lossless(j)) return 0;
+    return (uint64_t)qins_kv_transform_values(&j->weights->hparams) * sizeof(uint16_t);
+}
 
 /* ---- layout ---- */
 
@@ -73,12 +87,23 @@ static qins_status declare_plain(job *j, qins_plan_item *item, qins_error *err) 
     return status;
 }
 
+static qins_status declare_kv_transform(job *j, uint64_t n_bytes, qins_error *err) {
+    const qins_hparams *h = &j->weights->hparams;
+    const uint64_t shape[] = {h->n_layers, h->n_kv_heads, h->head_dim, h->head_dim};
+    return qins_st_writer_add(j->writer, QINS_KV_TRANSFORM_NAME, "F16", 4, shape, n_bytes, &j->kv_transform_index, err);
+}
+
 /* Tensors of whole 64-byte lines come first, so that each begins on one; then the others, widest numbers first, so that
  * each is aligned to its numbers. */
 static qins_status declare_all(job *j, qins_error *err) {
     enum { LINE = 64, PASSES = 5 };
     static const size_t number_bytes[PASSES] = {0, 8, 4, 2, 1}; /* 0: whole lines */
-    for (int pass = 0; pass < PASSES; pass++)
+    uint64_t transform = kv_transform_bytes(j);
+    for (int pass = 0; pass < PASSES; pass++) {
+        if (transform > 0 && number_bytes[pass] == (transform % LINE == 0 ? 0 : sizeof(uint16_t))) {
+            qins_status status = declare_kv_transform(j, transform, err);
+            if (status != QINS_OK) return status;
+        }
         for (size_t i = 0; i < j->plan.n_items; i++) {
             qins_plan_item *item = &j->plan.items[i];
             qins_status status = QINS_OK;
@@ -95,6 +120,7 @@ static qins_status declare_all(job *j, qins_error *err) {
                 status = declare_plain(j, item, err);
             if (status != QINS_OK) return status;
         }
+    }
     return QINS_OK;
 }
 
@@ -276,6 +302,39 @@ static qins_status write_converted(job *j, const qins_plan_item *item, qins_erro
     return status;
 }
 
+typedef struct transform_sink {
+    qins_st_writer *writer;
+    size_t index;
+    uint64_t first; /* of the layer, in the tensor */
+} transform_sink;
+
+static qins_status put_transform(void *context, qins_part part, uint64_t offset, const void *data, size_t n,
+                                 qins_error *err) {
+    const transform_sink *s = context;
+    (void)part;
+    return qins_st_writer_put(s->writer, s->index, s->first + offset, data, n, err);
+}
+
+static qins_status write_kv_transform(job *j, qins_error *err) {
+    uint64_t n_bytes = kv_transform_bytes(j);
+    if (n_bytes == 0) return QINS_OK;
+    size_t n_layers = j->weights->hparams.n_layers;
+    qins_part_info info[QINS_PART_COUNT] = {[QINS_PART_CODES] = {.dtype = "F16", .n_bytes = n_bytes / n_layers}};
+    qins_encode_stats *stats = qins_alloc(1, sizeof *stats);
+    qins_status status = stats == NULL ? qins_fail_memory(err, sizeof *stats, "statistics") : QINS_OK;
+    for (size_t l = 0; l < n_layers && status == QINS_OK; l++) {
+        char name[QINS_KV_TRANSFORM_LAYER_NAME];
+        transform_sink context = {j->writer, j->kv_transform_index, l * info[QINS_PART_CODES].n_bytes};
+        const qins_part_sink sink = {put_transform, &context, NULL};
+        bool found = false;
+        qins_kv_transform_layer_name(l, name);
+        status = qins_rounded_get(j->rounded, name, info, &sink, stats, &found, err);
+        if (status == QINS_OK && !found) status = qins_fail(err, QINS_ERR_FORMAT, "calibration left no %s", name);
+    }
+    free(stats);
+    return status;
+}
+
 static qins_status write_tensors(job *j, qins_error *err) {
     for (size_t i = 0; i < j->plan.n_items; i++) {
         qins_plan_item *item = &j->plan.items[i];
@@ -359,6 +418,7 @@ qins_status qins_compress_lay_out(const qins_compress_options *options, qins_wei
     qins_status status = lay_out(&j, &metadata, err);
     if (status == QINS_OK) status = qins_st_writer_lay_out(j.writer, metadata, &layout->header_bytes, err);
     if (status == QINS_OK) layout->tensor_bytes = qins_st_writer_tensor_bytes(j.writer);
+    layout->kv_transform_bytes = kv_transform_bytes(&j);
     qins_st_writer_free(j.writer);
     json_decref(metadata);
     return status;
@@ -371,6 +431,7 @@ static qins_status write_directory(job *j, qins_outdir *out, qins_error *err) {
     if (status == QINS_OK)
         status = qins_st_writer_begin(j->writer, qins_outdir_temp(out), QINS_WEIGHTS_NAME, metadata, err);
     if (status == QINS_OK) status = write_tensors(j, err);
+    if (status == QINS_OK) status = write_kv_transform(j, err);
     if (status == QINS_OK) status = qins_st_writer_finish(j->writer, &header_bytes, &header_hash, err);
     if (status == QINS_OK && j->options->pack == QINS_PACK_ENTROPY) {
         const qins_load_progress progress = {j->options->progress, j->options->progress_user};
@@ -425,7 +486,7 @@ static qins_status open_source(job *j, const char *path, qins_error *err) {
 }
 
 static qins_status calibrate(job *j, const char *out_path, qins_error *err) {
-    if (j->options->calibrate == NULL) return QINS_OK;
+    if (j->options->calibrate == NULL || is_lossless(j)) return QINS_OK;
     qins_calibrate_result result = {0};
     qins_status status = qins_calibrate_run(j->model, &j->plan, j->options, out_path, &j->rounded, &result, err);
     j->result.n_fed_back = result.n_fed_back;
@@ -443,12 +504,6 @@ static void release(job *j, bool done) {
         qins_model_close(j->model);
     else
         qins_weights_close(j->weights);
-}
-
-/* Nothing is encoded and everything entropy-coded: the tensors keep their bytes. A GGUF's blocks become F32 first. */
-static bool is_lossless(const job *j) {
-    return j->options->pack == QINS_PACK_ENTROPY && j->options->linear.codec == QINS_CODEC_NONE &&
-           j->weights->checkpoint->source == QINS_SOURCE_SAFETENSORS;
 }
 
 qins_status qins_compress(const char *model_path, const char *out_path, const qins_compress_options *options,

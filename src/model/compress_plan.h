@@ -52,6 +52,7 @@ qins_status qins_compress_check_options(const qins_compress_options *options, qi
 /* The weight file that a plan leads to. */
 typedef struct qins_compress_layout {
     uint64_t tensor_bytes, header_bytes;
+    uint64_t kv_transform_bytes; /* part of tensor_bytes */
 } qins_compress_layout;
 
 /* Sets the places of the plan's tensors and nothing else: no file is made. */

@@ -46,9 +46,13 @@ void qins_kv_cache_free(qins_kv_cache *c) {
     *c = (qins_kv_cache){0};
 }
 
+size_t qins_kv_bytes(const qins_kv_format *f, size_t n_heads, size_t positions) {
+    size_t pages = (positions + QINS_KV_PAGE - 1) / QINS_KV_PAGE;
+    return pages == 0 ? 0 : n_heads * (f->first_page + pages * f->page_bytes);
+}
+
 size_t qins_kv_sequence_bytes(const qins_kv_cache *c, size_t seq) {
-    size_t pages = (c->seqs[seq].length + QINS_KV_PAGE - 1) / QINS_KV_PAGE;
-    return pages == 0 ? 0 : c->n_layers * c->n_heads * (c->format.first_page + pages * c->format.page_bytes);
+    return qins_kv_bytes(&c->format, c->n_layers * c->n_heads, c->seqs[seq].length);
 }
 
 /* ---- bookkeeping ---- */
@@ -132,6 +136,17 @@ static void multiply_in_place(float *x, const float *m, size_t n) {
     memcpy(x, y, n * sizeof *x);
 }
 
+/* y[j] = sum over i of x[i] m[j][i], in place */
+static void multiply_transposed_in_place(float *x, const float *m, size_t n) {
+    float y[QINS_KV_MAX_DIMS];
+    for (size_t j = 0; j < n; j++) {
+        y[j] = 0;
+        for (size_t i = 0; i < n; i++)
+            y[j] += x[i] * m[j * n + i];
+    }
+    memcpy(x, y, n * sizeof *x);
+}
+
 static const float *matrix_of(const qins_kv_cache *c, const float *all, size_t layer, size_t head) {
     size_t d = c->format.head_dim;
     return all + (layer * c->n_heads + head) * d * d;
@@ -153,7 +168,7 @@ void qins_kv_key_from_rows(const qins_kv_cache *c, size_t layer, size_t head, fl
     if (!c->format.coded_keys) return;
     qins_kv_rotate(&c->format, x);
     if (c->transform != NULL)
-        multiply_in_place(x, matrix_of(c, c->transform->inverse, layer, head), c->format.head_dim);
+        multiply_transposed_in_place(x, matrix_of(c, c->transform->queries, layer, head), c->format.head_dim);
 }
 
 void qins_kv_query_to_rows(const qins_kv_cache *c, size_t layer, size_t head, float *x) {

@@ -65,7 +65,6 @@ void qins_kv_rotate(const qins_kv_format *f, float *x);
 typedef struct qins_kv_transform {
     float *keys;    /* T: key' = T^t key, row by row: key'[j] = sum over i of key[i] T[i][j] */
     float *queries; /* T^-1, transposed: query'[j] = sum over i of query[i] (T^-1)[j][i] */
-    float *inverse; /* back: key[i] = sum over j of key'[j] (T^-1)[j][i] */
 } qins_kv_transform;
 
 typedef struct qins_kv_sequence {
@@ -87,6 +86,8 @@ qins_status qins_kv_cache_init(qins_kv_cache *c, size_t n_layers, size_t n_heads
 void qins_kv_cache_free(qins_kv_cache *c);
 /* Bytes of the pages that hold positions, of one sequence. */
 size_t qins_kv_sequence_bytes(const qins_kv_cache *c, size_t seq);
+/* The same for `positions` of n_heads heads (of all layers). */
+size_t qins_kv_bytes(const qins_kv_format *f, size_t n_heads, size_t positions);
 /* Room for n more tokens, which the context has. */
 qins_status qins_kv_reserve(qins_kv_cache *c, size_t seq, size_t n, qins_error *err);
 /* Remembers the ids of tokens that were reserved and moves the length on. Their rows are stored by position. */

@@ -26,6 +26,25 @@ static bool is_coded(qins_kv_type type) {
     return type != QINS_KV_F32 && type != QINS_KV_F16;
 }
 
+/* As multiples of a unit. Of the units that use up to 127 multiples, the one that moves the levels least, each counting
+ * as often as it is used: about density * distance to its neighbours. */
+static void round_levels(qins_kv_codebook *book, const double *levels, size_t n) {
+    double best = INFINITY;
+    for (int most = 96; most <= 127; most++) {
+        double unit = levels[n - 1] / most, moved = 0;
+        for (size_t i = 0; i < n; i++) {
+            double from = i > 0 ? levels[i - 1] : levels[i], to = i + 1 < n ? levels[i + 1] : levels[i];
+            double distance = levels[i] - unit * rint(levels[i] / unit);
+            moved += exp(-0.5 * levels[i] * levels[i]) * (to - from) * distance * distance;
+        }
+        if (moved >= best) continue;
+        best = moved;
+        book->unit = (float)unit;
+    }
+    for (size_t i = 0; i < sizeof book->levels; i++)
+        book->levels[i] = (int8_t)rint(levels[i % n] / (double)book->unit);
+}
+
 static qins_kv_codebook *make_book(qins_kv_type type) {
     qins_kv_codebook *book = qins_alloc_aligned(1, sizeof *book);
     if (book == NULL) return NULL;
@@ -33,14 +52,16 @@ static qins_kv_codebook *make_book(qins_kv_type type) {
     if (type == QINS_KV_8) {
         for (size_t i = 0; i < n; i++)
             book->table[i] = ((float)i - 127.5f) / 127.5f;
+        book->unit = 1 / 127.5f;
         return book;
     }
     double levels[64];
     qins_lloyd_max_gauss(n, levels);
+    round_levels(book, levels, n);
     for (size_t i = 0; i < n; i++)
-        book->table[i] = (float)levels[i];
+        book->table[i] = book->unit * (float)book->levels[i];
     for (size_t i = 0; i < n; i++)
-        book->bounds[i] = i + 1 < n ? (float)(0.5 * (levels[i] + levels[i + 1])) : INFINITY;
+        book->bounds[i] = i + 1 < n ? 0.5f * (book->table[i] + book->table[i + 1]) : INFINITY;
     return book;
 }
 
@@ -94,7 +115,9 @@ static qins_kv_rows page_rows(const uint8_t *data, size_t row_bytes, const uint8
     return (qins_kv_rows){.data = data,
                           .row_bytes = row_bytes,
                           .scales = book != NULL ? (const uint16_t *)(const void *)scales : NULL,
-                          .table = book != NULL ? book->table : NULL};
+                          .table = book != NULL ? book->table : NULL,
+                          .levels = book != NULL ? book->levels : NULL,
+                          .unit = book != NULL ? book->unit : 0};
 }
 
 static void skip_rows(qins_kv_rows *rows, size_t n) {

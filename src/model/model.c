@@ -1,6 +1,7 @@
 /* Opening a model: every parameter found (weights.c has checked that it is there, in its shape), its text tools built.
  * SPDX-License-Identifier: MIT */
 #include "model/model.h"
+#include "model/kv_transform.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -187,6 +188,7 @@ static qins_status load(qins_model *m, qins_error *err) {
         status = load_layer(m, l, &m->layers[l], err);
     if (status == QINS_OK) status = load_norm(m, norm, &m->final_norm, err);
     if (status == QINS_OK) status = load_head(m, err);
+    if (status == QINS_OK) status = qins_kv_transform_load(m->weights, &m->kv_transform, err);
     if (status == QINS_OK) status = load_tokenizer(m, err);
     if (status == QINS_OK) summarize(m);
     return status;
@@ -232,6 +234,7 @@ void qins_model_close(qins_model *m) {
     free(m->layers);
     free_norm(&m->final_norm);
     free(m->head.bias);
+    qins_kv_transform_free(m->kv_transform);
     qins_tokenizer_free(m->tokenizer);
     qins_weights_close(m->weights);
     free(m);

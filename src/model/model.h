@@ -42,7 +42,8 @@ struct qins_model {
     qins_layer *layers;
     char codec[32];
     uint64_t bytes_per_token;
-    bool has_splits; /* matrices of which only some rows are encoded */
+    struct qins_kv_transform *kv_transform; /* NULL without one */
+    bool has_splits;                        /* matrices of which only some rows are encoded */
 };
 
 /* Where q, k and v of a head lie in a row of the projections' output. */

@@ -44,6 +44,7 @@ qins_status qins_session_new_with(const qins_model *m, const qins_session_option
                    {&s->delta, h->hidden_size}};
     qins_status status = qins_kv_cache_init(&s->cache, h->n_layers, h->n_kv_heads, h->head_dim, n_ctx, n_seqs, key_bits,
                                             value_bits, err);
+    if (s->cache.format.coded_keys) s->cache.transform = m->kv_transform;
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0] && status == QINS_OK; i++) {
         *buffers[i].to = qins_alloc_aligned(batch * buffers[i].row, sizeof(float));
         if (*buffers[i].to == NULL)
@@ -157,7 +158,8 @@ static void hash_row(XXH3_state_t *hash, const qins_affine *a, float *row) {
     XXH3_64bits_update(hash, row, a->weight.n_cols * sizeof *row);
 }
 
-/* Of what rows of the cache depend on: the first row of each projection, norms, rotary frequencies. Samples of the
+/* Of what rows of the cache depend on: the first row of each projection, norms, rotary frequencies, key
+ * transform. Samples of the
  * weights tell models apart without reading all of them. */
 static qins_status fingerprint(const qins_session *s, uint64_t *result, qins_error *err) {
     const qins_model *m = s->model;
@@ -179,6 +181,8 @@ static qins_status fingerprint(const qins_session *s, uint64_t *result, qins_err
             for (size_t i = 0; i < sizeof sampled / sizeof sampled[0]; i++)
                 hash_row(hash, sampled[i], row);
         }
+        if (s->cache.transform != NULL)
+            XXH3_64bits_update(hash, m->weights->kv_transform->data, m->weights->kv_transform->n_bytes);
         *result = XXH3_64bits_digest(hash);
     }
     XXH3_freeState(hash);

@@ -42,6 +42,10 @@ static qins_status list_parameters(qins_weights *w, qins_error *err) {
     for (size_t i = 0; i < c->n_tensors; i++) {
         const qins_tensor *t = &c->tensors[i];
         if (n_parts > 0 && bsearch(&t, parts, n_parts, sizeof *parts, compare_pointers) != NULL) continue;
+        if (strcmp(t->name, QINS_KV_TRANSFORM_NAME) == 0) {
+            w->kv_transform = t; /* not a parameter of the model */
+            continue;
+        }
         qins_parameter p = {.name = t->name, .n_dims = t->n_dims, .n_values = t->n_values, .plain = t};
         memcpy(p.shape, t->shape, sizeof p.shape);
         w->parameters[w->n_parameters++] = p;
@@ -62,6 +66,16 @@ static qins_status list_parameters(qins_weights *w, qins_error *err) {
     }
     qsort(w->parameters, w->n_parameters, sizeof *w->parameters, compare_parameters);
     return QINS_OK;
+}
+
+static qins_status check_kv_transform(const qins_weights *w, qins_error *err) {
+    const qins_tensor *t = w->kv_transform;
+    const qins_hparams *h = &w->hparams;
+    if (t == NULL || (t->type == QINS_TYPE_F16 && t->n_dims == 4 && t->shape[0] == h->n_layers &&
+                      t->shape[1] == h->n_kv_heads && t->shape[2] == h->head_dim && t->shape[3] == h->head_dim))
+        return QINS_OK;
+    return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: expected F16 of %zu x %zu x %zu x %zu", w->checkpoint->path,
+                     t->name, h->n_layers, h->n_kv_heads, h->head_dim, h->head_dim);
 }
 
 static const float *find_rotation(const qins_weights *w, uint64_t seed, size_t n_cols) {
@@ -145,6 +159,7 @@ qins_status qins_weights_load(const char *path, bool no_check, const qins_load_p
     if (status == QINS_OK) status = qins_dir_read(w->checkpoint, !no_check, progress, &w->dir, err);
     if (status == QINS_OK) status = qins_hparams_read(w->checkpoint->config, path, &w->hparams, err);
     if (status == QINS_OK) status = list_parameters(w, err);
+    if (status == QINS_OK) status = check_kv_transform(w, err);
     if (status == QINS_OK) status = qins_weights_check(w, err);
     if (status == QINS_OK) status = make_rotations(w, err);
     if (status == QINS_OK) status = make_splits(w, err);

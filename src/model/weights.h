@@ -32,11 +32,15 @@ typedef struct qins_rotation {
     float *signs;
 } qins_rotation;
 
+/* Key transform of the KV cache: F16 [layers][kv heads][head_dim][head_dim] (model/kv_transform.h). */
+#define QINS_KV_TRANSFORM_NAME "qins.kv_transform"
+
 typedef struct qins_weights {
     qins_checkpoint *checkpoint;
     qins_dir *dir; /* NULL for plain checkpoints */
     qins_hparams hparams;
-    qins_parameter *parameters; /* sorted by name; shared tables and parts are not among them */
+    const qins_tensor *kv_transform; /* model/kv_transform.h; NULL for none */
+    qins_parameter *parameters;      /* sorted by name; shared tables and parts are not among them */
     size_t n_parameters;
     bool float_arithmetic; /* matrices come without integer tables */
     qins_rotation *rotations;

@@ -18,6 +18,12 @@ adds_up() {
 
 adds_up "original" "$toy"
 json "the original saves nothing" '.totals.ratio_fp32 == 1 and .totals.ratio_source == 1'
+exits 0 "audit: the KV cache" qins audit "$toy" --json --context 2048
+json "the KV cache: codes + what belongs to them, 4:4 at most 0.28 of F16 (heads of 64)" '.kv_cache.context == 2048 and
+    (.kv_cache.types | all(.bytes == .code_bytes + .side_bytes)) and
+    (.kv_cache.types[] | select(.key_bits == 4 and .value_bits == 4) | .ratio_f16 > 0.25 and .ratio_f16 <= 0.28)'
+exits 0 "audit: one width of the KV cache" qins audit "$toy" --json --kv-bits 5:3
+json "F16 and what was asked for" '[.kv_cache.types[] | [.key_bits, .value_bits]] == [[16, 16], [5, 3]]'
 n=0
 while read -r options; do
     n=$((n + 1))

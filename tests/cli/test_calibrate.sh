@@ -79,6 +79,33 @@ check "two runs give the same file" cmp "$work/self/model.safetensors" "$work/ag
 qins compress "$toy" "$work/near" --bits 4 --calibrate none --embed-bits keep --force >/dev/null
 check "calibration on its own text helps" awk -v a="$(kl "$work/self")" -v b="$(kl "$work/near")" 'BEGIN { print a, b; exit !(a < 0.8 * b) }'
 
+# The key transform of the KV cache: stored with the model, seen by coded caches only, and left out on request.
+keep="--codec none --embed-bits keep --calibrate $work/text --calibrate-tokens 4096"
+# shellcheck disable=SC2086 # options
+qins compress "$toy" "$work/keys" $keep >/dev/null
+exits 0 "audit of a model with a key transform" qins audit "$work/keys" --json
+json "it is a tensor of 3 layers, 4 heads and 64 x 64 halves, no parameter of the model" '.totals.params == 3649792 and
+    ([.tensors[] | select(.name == "qins.kv_transform")] | length == 1 and .[0].bytes == 2 * 3 * 4 * 64 * 64)'
+# shellcheck disable=SC2086 # options
+exits 0 "a preview" qins compress "$toy" --dry-run $keep --json
+json "a preview counts it" ".totals.weight_file_bytes == $(stat -c %s "$work/keys/model.safetensors")"
+ids=$(seq -s, 1 300)
+for bits in 32 8; do
+    qins logits "$toy" --ids "$ids" --kv-bits $bits --out "$work/plain.$bits.npy" >/dev/null
+    qins logits "$work/keys" --ids "$ids" --kv-bits $bits --out "$work/keys.$bits.npy" >/dev/null
+done
+check "a plain cache does not see it" cmp "$work/plain.32.npy" "$work/keys.32.npy"
+# shellcheck disable=SC2016 # for the inner shell
+check "a coded cache does" sh -c '! cmp -s "$1" "$2"' - "$work/plain.8.npy" "$work/keys.8.npy"
+check "8 bits with it cost next to nothing" awk -v a="$(qins verify "$toy" "$work/keys" --kv-bits 8 --max-tokens 1024 --gen 0 \
+    --no-sampling --no-receipt --json | jq .kl_mean)" 'BEGIN { print a; exit !(a > 0 && a < 0.0003) }'
+exits 0 "pack carries it" qins pack "$work/keys" "$work/packed-keys"
+qins logits "$work/packed-keys" --ids "$ids" --kv-bits 8 --out "$work/packed.npy" >/dev/null
+check "a packed model has the same" cmp "$work/packed.npy" "$work/keys.8.npy"
+# shellcheck disable=SC2086 # options
+qins compress "$toy" "$work/plain-keys" $keep --no-kv-transform >/dev/null
+check "--no-kv-transform" test "$(qins audit "$work/plain-keys" --json | jq '[.tensors[].name] | index("qins.kv_transform")')" = null
+
 # A text of a few tokens, and one with none.
 printf 'Once upon a time' >"$work/short"
 qins compress "$toy" "$work/few" --calibrate "$work/short" --embed-bits keep >/dev/null

@@ -10,7 +10,7 @@
 
 enum { MAX_TABLES = 8, MAX_ROWS = 64, MAX_DIMS = 256, MAX_QUERIES = 9, ROW_BYTES = MAX_DIMS * 4 };
 
-static const qins_kernels *tables[MAX_TABLES];
+static const qins_cpu *tables[MAX_TABLES];
 static size_t n_tables;
 static const size_t dims_tried[] = {16, 48, 64, 80, 128, 256}, rows_tried[] = {1, 2, 15, 60, 64};
 
@@ -52,13 +52,38 @@ static case_data *make_case(qins_kv_type type, size_t dims, rng *r) {
     c->rows = (qins_kv_rows){.data = c->data,
                              .row_bytes = row_bytes,
                              .scales = bits <= 8 ? c->scales : NULL,
-                             .table = bits <= 8 ? c->book.table : NULL};
+                             .table = bits <= 8 ? c->book.table : NULL,
+                             .levels = bits <= 8 ? c->book.levels : NULL,
+                             .unit = bits <= 8 ? c->book.unit : 0};
     return c;
 }
 
 /* Sums of `n` products of numbers of size about one, times the largest scale. */
 static double tolerance(size_t n) {
     return 2e-6 * sqrt((double)n) * 20;
+}
+
+/* What rounding may change, where attention.h allows it. */
+static double score_rounding(const case_data *c, qins_kv_type type, size_t dims, size_t row, size_t query) {
+    if (qins_kv_bits(type) > 8) return 0;
+    double sum = 0, largest = 0;
+    for (size_t d = 0; d < dims; d++) {
+        unsigned code = qins_kv_code(c->data + row * c->rows.row_bytes, qins_kv_bits(type), d);
+        sum += fabs((double)c->book.table[code]);
+        largest = fmax(largest, fabs((double)c->queries[query * dims + d]));
+    }
+    return 0.5 * largest / 8191 * sum * (double)qins_half_to_float(c->scales[row]);
+}
+
+static double value_rounding(const case_data *c, qins_kv_type type, size_t n_rows, size_t d, size_t query) {
+    if (qins_kv_bits(type) > 8) return 0;
+    double sum = 0, largest = 0;
+    for (size_t i = 0; i < n_rows; i++) {
+        unsigned code = qins_kv_code(c->data + i * c->rows.row_bytes, qins_kv_bits(type), d);
+        sum += fabs((double)c->book.table[code]);
+        largest = fmax(largest, (double)(c->weights[query * MAX_ROWS + i] * qins_half_to_float(c->scales[i])));
+    }
+    return 0.5 * largest / 16383 * sum;
 }
 
 static void every_table_scores_and_accumulates_like_scalar(void **state) {
@@ -78,14 +103,49 @@ static void every_table_scores_and_accumulates_like_scalar(void **state) {
                         k->score[type](&c->rows, n, dims, c->queries, q, found, MAX_ROWS);
                         for (size_t j = 0; j < q * n; j++)
                             assert_close(found[j / n * MAX_ROWS + j % n], expected[j / n * MAX_ROWS + j % n],
-                                         tolerance(dims));
+                                         tolerance(dims) + score_rounding(c, (qins_kv_type)type, dims, j % n, j / n));
                         for (size_t j = 0; j < q * dims; j++)
                             expected[j] = found[j] = (float)j;
                         qins_attention_scalar.accumulate[type](&c->rows, n, dims, c->weights, MAX_ROWS, q, expected);
                         k->accumulate[type](&c->rows, n, dims, c->weights, MAX_ROWS, q, found);
                         for (size_t j = 0; j < q * dims; j++)
-                            assert_close(found[j], expected[j], tolerance(n) + 1e-6 * (double)j);
+                            assert_close(found[j], expected[j],
+                                         tolerance(n) + 1e-6 * (double)j +
+                                             value_rounding(c, (qins_kv_type)type, n, j % dims, j / dims));
                     }
+            free(c);
+        }
+}
+
+/* Queries, and weights with scales of one, that need no rounding: whole numbers up to the largest. */
+static void whole_numbers_are_multiplied_exactly(void **state) {
+    (void)state;
+    static float expected[MAX_QUERIES * MAX_DIMS], found[MAX_QUERIES * MAX_DIMS];
+    rng r = {7};
+    for (int type = QINS_KV_8; type < QINS_KV_TYPES; type++)
+        for (size_t i = 0; i < sizeof dims_tried / sizeof *dims_tried; i++) {
+            size_t dims = dims_tried[i];
+            case_data *c = make_case((qins_kv_type)type, dims, &r);
+            for (size_t j = 0; j < MAX_ROWS; j++)
+                c->scales[j] = 0x3c00;
+            for (size_t j = 0; j < MAX_QUERIES * dims; j++)
+                c->queries[j] = j % dims == dims / 2 ? -8191 : (float)(int)(rng_bits(&r) % 16383) - 8191;
+            for (size_t j = 0; j < MAX_QUERIES * MAX_ROWS; j++)
+                c->weights[j] = j % MAX_ROWS == 0 ? 16383 : (float)(rng_bits(&r) % 16384);
+            for (size_t t = 1; t < n_tables; t++)
+                for (size_t q = 1; q <= MAX_QUERIES; q++) {
+                    const qins_attention_kernels *k = tables[t]->attention;
+                    qins_attention_scalar.score[type](&c->rows, MAX_ROWS, dims, c->queries, q, expected, MAX_ROWS);
+                    k->score[type](&c->rows, MAX_ROWS, dims, c->queries, q, found, MAX_ROWS);
+                    for (size_t j = 0; j < q * MAX_ROWS; j++) /* of sums of some 100 products of size 10^4 */
+                        assert_close(found[j], expected[j], 1e-6 * 1e4 * (double)dims);
+                    memset(expected, 0, sizeof expected);
+                    memset(found, 0, sizeof found);
+                    qins_attention_scalar.accumulate[type](&c->rows, MAX_ROWS, dims, c->weights, MAX_ROWS, q, expected);
+                    k->accumulate[type](&c->rows, MAX_ROWS, dims, c->weights, MAX_ROWS, q, found);
+                    for (size_t j = 0; j < q * dims; j++)
+                        assert_close(found[j], expected[j], 1e-6 * 1e4 * MAX_ROWS);
+                }
             free(c);
         }
 }
@@ -176,6 +236,16 @@ static void what_is_not_a_number_stays_visible(void **state) {
         tables[t]->attention->to_half(x, 20, half);
         assert_true(isnan(qins_half_to_float(half[3])) && isnan(qins_half_to_float(half[19])));
         assert_true(isnan(tables[t]->attention->exp_sum(x, 20, 0)));
+        rng r = {8};
+        case_data *c = make_case(QINS_KV_4, 64, &r);
+        float score, out[64] = {0};
+        c->queries[5] = NAN;
+        tables[t]->attention->score[QINS_KV_4](&c->rows, 1, 64, c->queries, 1, &score, 1);
+        assert_true(isnan(score));
+        c->scales[2] = 0x7e00; /* a NaN */
+        tables[t]->attention->accumulate[QINS_KV_4](&c->rows, 3, 64, c->weights, 3, 1, out);
+        assert_true(isnan(out[63]));
+        free(c);
     }
 }
 
@@ -238,13 +308,14 @@ int main(int argc, char **argv) {
     const qins_cpu *cpus[2 * MAX_TABLES];
     size_t n_cpus = qins_all_cpus(cpus, 2 * MAX_TABLES);
     for (size_t i = 0; i < n_cpus && n_tables < MAX_TABLES; i++) /* levels may share tables */
-        if (n_tables == 0 || tables[n_tables - 1] != cpus[i]->kernels) tables[n_tables++] = cpus[i]->kernels;
+        if (n_tables == 0 || tables[n_tables - 1]->attention != cpus[i]->attention) tables[n_tables++] = cpus[i];
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench();
         return 0;
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_table_scores_and_accumulates_like_scalar),
+        cmocka_unit_test(whole_numbers_are_multiplied_exactly),
         cmocka_unit_test(every_table_decodes_like_scalar),
         cmocka_unit_test(every_table_takes_the_nearest_code),
         cmocka_unit_test(every_table_has_the_same_small_functions),

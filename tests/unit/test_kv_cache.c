@@ -1,7 +1,10 @@
 /* The KV cache against a plain array of floats, under random sequences of operations. SPDX-License-Identifier: MIT */
 #include "model/kv_cache.h"
 #include "model/kv_file.h"
+#include "model/kv_transform.h"
 #include "testing.h"
+
+#include "base/dense.h"
 
 #include <unistd.h>
 
@@ -272,6 +275,109 @@ static void four_bits_take_a_quarter_of_the_bytes(void **state) {
     }
 }
 
+/* ---- key transform ---- */
+
+static void random_moments(rng *r, size_t n, float *out) {
+    float *x = malloc(n * n * sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < n * n; i++)
+        x[i] = (float)(rng_normal(r) * exp(2.0 * (double)(i % n) / (double)n));
+    for (size_t a = 0; a < n; a++)
+        for (size_t b = 0; b < n; b++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++)
+                sum += (double)x[i * n + a] * (double)x[i * n + b];
+            out[a * n + b] = (float)sum;
+        }
+    free(x);
+}
+
+/* tr(A G) tr(B G^-1) / n^2 with G = T T^t: what the error of scores is proportional to. */
+static double score_error(size_t n, const float *a, const float *b, const double *t) {
+    double *g = calloc(n * n, sizeof *g), keys = 0, queries = 0;
+    assert_non_null(g);
+    for (size_t r = 0; r < n; r++)
+        for (size_t c = 0; c < n; c++)
+            for (size_t i = 0; i < n; i++)
+                g[r * n + c] += t[r * n + i] * t[c * n + i];
+    for (size_t i = 0; i < n * n; i++)
+        keys += (double)a[i] * g[i];
+    assert_true(qins_dense_invert(n, g));
+    for (size_t i = 0; i < n * n; i++)
+        queries += (double)b[i] * g[i];
+    free(g);
+    return keys * queries / (double)(n * n);
+}
+
+/* Nothing near it is better, and doing nothing is much worse. */
+static void the_transform_makes_the_error_of_scores_least(void **state) {
+    (void)state;
+    enum { N = 24 };
+    static float keys[N * N], queries[N * N];
+    static double t[N * N], other[N * N], identity[N * N];
+    qins_error err = {0};
+    rng r = {11};
+    random_moments(&r, N, keys);
+    random_moments(&r, N, queries);
+    check(qins_kv_transform_of(N, keys, queries, t, &err), &err);
+    for (size_t i = 0; i < N; i++)
+        identity[i * N + i] = 1;
+    double best = score_error(N, keys, queries, t);
+    assert_true(best < 0.7 * score_error(N, keys, queries, identity));
+    for (int trial = 0; trial < 50; trial++) {
+        for (size_t i = 0; i < N * N; i++)
+            other[i] = t[i] * (1 + 0.1 * rng_normal(&r));
+        assert_true(best <= 1.002 * score_error(N, keys, queries, other)); /* it is damped a little */
+    }
+    memset(keys, 0, sizeof keys); /* nothing seen: nothing done */
+    check(qins_kv_transform_of(N, keys, queries, t, &err), &err);
+    assert_memory_equal(t, identity, sizeof t);
+}
+
+static void products_survive_the_transform(void **state) {
+    (void)state;
+    fixture f;
+    rng r = {12};
+    qins_error err = {0};
+    enum { MATRICES = N_LAYERS * N_HEADS, N = HEAD_DIM * HEAD_DIM };
+    static float matrices[MATRICES * N], inverses[MATRICES * N], moments[2][N];
+    static double t[N];
+    qins_kv_transform transform = {.keys = matrices, .queries = inverses};
+    for (size_t m = 0; m < MATRICES; m++) {
+        random_moments(&r, HEAD_DIM, moments[0]);
+        random_moments(&r, HEAD_DIM, moments[1]);
+        check(qins_kv_transform_of(HEAD_DIM, moments[0], moments[1], t, &err), &err);
+        for (size_t i = 0; i < N; i++)
+            matrices[m * N + i] = (float)t[i];
+        assert_true(qins_dense_invert(HEAD_DIM, t));
+        for (size_t i = 0; i < N; i++)
+            inverses[m * N + i % HEAD_DIM * HEAD_DIM + i / HEAD_DIM] = (float)t[i];
+    }
+    begin(&f, 8, 8, 13);
+    f.cache.transform = &transform;
+    for (size_t l = 0; l < N_LAYERS; l++)
+        for (size_t h = 0; h < N_HEADS; h++) {
+            float key[DIMS], query[DIMS], back[DIMS];
+            double expected = 0, found = 0, size = 0;
+            for (size_t d = 0; d < HEAD_DIM; d++) {
+                key[d] = back[d] = (float)rng_normal(&r);
+                query[d] = (float)rng_normal(&r);
+                expected += (double)key[d] * (double)query[d];
+            }
+            qins_kv_key_to_rows(&f.cache, l, h, back);
+            qins_kv_query_to_rows(&f.cache, l, h, query);
+            for (size_t d = 0; d < DIMS; d++) {
+                found += (double)back[d] * (double)query[d];
+                size += fabs((double)back[d] * (double)query[d]);
+            }
+            assert_close(found, expected, 1e-5 * size);
+            qins_kv_key_from_rows(&f.cache, l, h, back);
+            for (size_t d = 0; d < HEAD_DIM; d++)
+                assert_close(back[d], key[d], 1e-3);
+        }
+    end(&f);
+}
+
 /* ---- files ---- */
 
 static qins_status parse(fixture *f, uint64_t model, const uint8_t *data, size_t size, qins_error *err) {
@@ -331,6 +437,8 @@ int main(void) {
         cmocka_unit_test(the_first_tokens_are_not_coded),
         cmocka_unit_test(how_tokens_were_cut_up_does_not_matter),
         cmocka_unit_test(four_bits_take_a_quarter_of_the_bytes),
+        cmocka_unit_test(the_transform_makes_the_error_of_scores_least),
+        cmocka_unit_test(products_survive_the_transform),
         cmocka_unit_test(damaged_and_foreign_files_are_refused),
         cmocka_unit_test(bits_that_do_not_exist_are_refused),
     };
