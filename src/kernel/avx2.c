@@ -18,6 +18,10 @@ static inline vf lookup(const float *table, int bits, vu index) {
     return (vf)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28))); /* bit 3 to the sign */
 }
 
+static inline vf load_f16(const uint8_t *p) {
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12, 16, 20, 24, 28};
     uint32_t h = half[part];

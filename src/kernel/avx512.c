@@ -19,6 +19,10 @@ static inline vf lookup(const float *table, int bits, vu index) {
     return (vf)_mm512_mask_blend_ps(_mm512_test_epi32_mask(i, _mm512_set1_epi32(32)), low, high);
 }
 
+static inline vf load_f16(const uint8_t *p) {
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
     uint32_t a = half[0], b = half[1];

@@ -4,9 +4,18 @@
 #define QINS_VECTOR_TOKENS 2
 #include "kernel/vector.h"
 
+#include "base/half.h"
+
 static inline vf lookup(const float *table, int bits, vu index) {
     (void)bits;
     return (vf){table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+}
+
+static inline vf load_f16(const uint8_t *p) {
+    uint16_t half[4];
+    memcpy(half, p, sizeof half);
+    return (vf){qins_half_to_float(half[0]), qins_half_to_float(half[1]), qins_half_to_float(half[2]),
+                qins_half_to_float(half[3])};
 }
 
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {

@@ -15,12 +15,20 @@
 /* n_cols columns (a multiple of 64) of one packed panel: out[k*16 + row] = table[code of (row, k)]. */
 typedef void (*qins_decode_fn)(const uint8_t *tiles, const float *table, size_t n_cols, float *out);
 
+/* Plain numbers as files store them; NONE: a storage that only its reader understands. */
+typedef enum qins_number { QINS_NUMBER_NONE, QINS_NUMBER_F32, QINS_NUMBER_F16, QINS_NUMBER_BF16 } qins_number;
+enum { QINS_NUMBERS = QINS_NUMBER_BF16 + 1 };
+
+/* sum of w[i] * x[i]; w of any alignment */
+typedef float (*qins_dot_fn)(const void *w, const float *x, size_t n);
+
 typedef struct qins_kernels {
     const char *name;
     qins_decode_fn decode[QINS_MAX_BITS + 1]; /* by bits */
     /* acc[t*16 + row] += sum over k < n_cols of panel[k*16 + row] * x[t*ldx + k] */
     void (*multiply_panel)(const float *panel, size_t n_cols, const float *x, size_t ldx, size_t n_tokens, float *acc);
     float (*dot)(const float *a, const float *b, size_t n);
+    qins_dot_fn dot_row[QINS_NUMBERS]; /* by qins_number: rows that come from memory, one after another */
     /* y += a*x */
     void (*add_scaled)(float a, const float *x, float *y, size_t n);
     const qins_elementwise *elementwise;

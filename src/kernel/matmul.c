@@ -38,13 +38,9 @@ static void decode_rows_transposed(const qins_matrix *m, size_t panel, size_t co
         m->read_row(m, col + k, first, rows, out + k * QINS_PANEL_ROWS);
     if (m->transposed) return;
     for (size_t r = 0; r < rows; r++) {
-        const float *src = row;
-        if (m->plain_f32 != NULL)
-            src = m->plain_f32 + (first + r) * m->n_cols + col;
-        else
-            m->read_row(m, first + r, col, n, row);
+        m->read_row(m, first + r, col, n, row);
         for (size_t k = 0; k < n; k++)
-            out[k * QINS_PANEL_ROWS + r] = src[k];
+            out[k * QINS_PANEL_ROWS + r] = row[k];
     }
 }
 
@@ -116,16 +112,17 @@ static void multiply_rows(const piece *w, size_t panel) {
     const qins_kernels *kernels = qins_get_kernels();
     const float *x = w->x->x + w->first * w->x->ldx;
     float buffer[QINS_CHUNK_COLS], acc[FEW_TOKENS * QINS_PANEL_ROWS] = {0};
-    for (size_t r = 0; r < rows_of_panel(m, panel); r++)
+    size_t row_bytes = m->n_cols * (m->number == QINS_NUMBER_F32 ? 4 : 2);
+    for (size_t r = 0; r < rows_of_panel(m, panel) && m->number != QINS_NUMBER_NONE; r++)
+        for (size_t t = 0; t < w->n_tokens; t++)
+            acc[t * QINS_PANEL_ROWS + r] = kernels->dot_row[m->number](
+                m->rows + (panel * QINS_PANEL_ROWS + r) * row_bytes, x + t * w->x->ldx, m->n_cols);
+    for (size_t r = 0; r < rows_of_panel(m, panel) && m->number == QINS_NUMBER_NONE; r++)
         for (size_t col = 0; col < m->n_cols; col += QINS_CHUNK_COLS) {
             size_t n = qins_min_size(QINS_CHUNK_COLS, m->n_cols - col), row = panel * QINS_PANEL_ROWS + r;
-            const float *weights = buffer;
-            if (m->plain_f32 != NULL)
-                weights = m->plain_f32 + row * m->n_cols + col;
-            else
-                m->read_row(m, row, col, n, buffer);
+            m->read_row(m, row, col, n, buffer);
             for (size_t t = 0; t < w->n_tokens; t++)
-                acc[t * QINS_PANEL_ROWS + r] += kernels->dot(weights, x + t * w->x->ldx + col, n);
+                acc[t * QINS_PANEL_ROWS + r] += kernels->dot(buffer, x + t * w->x->ldx + col, n);
         }
     write_panels(w, panel, 1, acc, QINS_PANEL_ROWS);
 }

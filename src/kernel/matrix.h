@@ -28,12 +28,13 @@ struct qins_matrix {
     size_t group_size;
     /* row-major storages: plain tensors, seed, f32 coordinates */
     qins_read_row_fn read_row;
-    bool transposed;        /* row k of the source holds column k of this matrix: read_row reads source rows */
-    const void *source;     /* plain: for the reader; seed: U8; coordinates: F32 */
-    const int8_t *signs8;   /* seed */
-    float magnitudes[256];  /* seed */
-    double alpha;           /* coordinates */
-    const float *plain_f32; /* contiguous FP32 rows when that is what `source` is; NULL otherwise */
+    bool transposed;       /* row k of the source holds column k of this matrix: read_row reads source rows */
+    const void *source;    /* plain: for the reader; seed: U8; coordinates: F32 */
+    const int8_t *signs8;  /* seed */
+    float magnitudes[256]; /* seed */
+    double alpha;          /* coordinates */
+    const uint8_t *rows;   /* plain, when `source` holds them one after another as numbers of the kind: */
+    qins_number number;    /* NONE otherwise */
     /* rotation of the columns; NULL when there is none */
     const float *rotation;
     const struct qins_split_matrix *split; /* NULL, or where its rows are: then nothing above but the size is set */

@@ -1,5 +1,8 @@
 /* The specification of every kernel, one value at a time. SPDX-License-Identifier: MIT */
+#include "base/half.h"
 #include "kernel/kernel.h"
+
+#include <string.h>
 
 static void decode(const uint8_t *tiles, int bits, const float *table, size_t n_cols, float *out) {
     for (size_t k = 0; k < n_cols; k++) {
@@ -35,6 +38,36 @@ static float dot(const float *a, const float *b, size_t n) {
     return sum;
 }
 
+static float dot_f32(const void *w, const float *x, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        float value;
+        memcpy(&value, (const uint8_t *)w + i * sizeof value, sizeof value);
+        sum += value * x[i];
+    }
+    return sum;
+}
+
+static float dot_f16(const void *w, const float *x, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, (const uint8_t *)w + i * sizeof half, sizeof half);
+        sum += qins_half_to_float(half) * x[i];
+    }
+    return sum;
+}
+
+static float dot_bf16(const void *w, const float *x, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, (const uint8_t *)w + i * sizeof half, sizeof half);
+        sum += qins_float_from_bits((uint32_t)half << 16) * x[i];
+    }
+    return sum;
+}
+
 static void add_scaled(float a, const float *x, float *y, size_t n) {
     for (size_t i = 0; i < n; i++)
         y[i] += a * x[i];
@@ -51,6 +84,7 @@ const qins_kernels qins_kernels_scalar = {
                [9] = decode_9},
     .multiply_panel = multiply_panel,
     .dot = dot,
+    .dot_row = {NULL, dot_f32, dot_f16, dot_bf16},
     .add_scaled = add_scaled,
     .elementwise = &qins_elementwise_scalar,
 };

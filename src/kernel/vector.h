@@ -5,6 +5,7 @@
  *   QINS_VECTOR_LANES    floats a register: 4, 8 or 16
  *   QINS_VECTOR_TOKENS   tokens that multiply_panel keeps in registers at once
  *   lookup(table, bits, index)   table entries at QINS_VECTOR_LANES indices, a static inline function
+ *   load_f16(p)          QINS_VECTOR_LANES numbers of FP16, of any alignment, likewise
  *   row_nibbles(half, part)      nibble r%8 of half[r/8] in the low bits of word r, for the rows r of a part, likewise
  */
 #include "kernel/kernel.h"
@@ -18,6 +19,7 @@ enum { LANES = QINS_VECTOR_LANES, PARTS = QINS_PANEL_ROWS / LANES }; /* register
 
 static inline __attribute__((always_inline)) vf lookup(const float *table, int bits, vu index);
 static inline __attribute__((always_inline)) vu row_nibbles(const uint32_t half[2], unsigned part);
+static inline __attribute__((always_inline)) vf load_f16(const uint8_t *p);
 
 static inline vu load_u(const uint8_t *p) {
     vu v;
@@ -165,6 +167,58 @@ static float dot(const float *a, const float *b, size_t n) {
     return total;
 }
 
+/* ---- rows of plain matrices ---- */
+
+typedef uint16_t vh __attribute__((vector_size(2 * QINS_VECTOR_LANES)));
+
+static inline vf load_bf16(const uint8_t *p) {
+    vh half;
+    memcpy(&half, p, sizeof half);
+    return (vf)(__builtin_convertvector(half, vu) << 16);
+}
+
+static inline __attribute__((always_inline)) vf load_number(const uint8_t *p, qins_number number) {
+    if (number == QINS_NUMBER_F16) return load_f16(p);
+    return number == QINS_NUMBER_BF16 ? load_bf16(p) : (vf)load_u(p);
+}
+
+static inline __attribute__((always_inline)) float dot_row(const uint8_t *w, qins_number number, const float *x,
+                                                           size_t n) {
+    enum { SUMS = 4, AHEAD = 8192 }; /* bytes to prefetch ahead: see PREFETCH_BYTES of integer_vector.h */
+    const size_t bytes = number == QINS_NUMBER_F32 ? 4 : 2;
+    vf sum[SUMS] = {{0}};
+    size_t i = 0;
+    for (; i + SUMS * LANES <= n; i += SUMS * LANES) {
+        __builtin_prefetch(w + i * bytes + AHEAD, 0, 2);
+        for (size_t j = 0; j < SUMS; j++)
+            sum[j] += load_number(w + (i + j * LANES) * bytes, number) * load_f(x + i + j * LANES);
+    }
+    for (; i + LANES <= n; i += LANES)
+        sum[0] += load_number(w + i * bytes, number) * load_f(x + i);
+    if (i < n) {
+        uint8_t rest[4 * LANES] = {0};
+        float factors[LANES] = {0};
+        memcpy(rest, w + i * bytes, (n - i) * bytes);
+        memcpy(factors, x + i, (n - i) * sizeof *x);
+        sum[1] += load_number(rest, number) * load_f(factors);
+    }
+    float lanes[LANES], total = 0;
+    store_f(lanes, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (size_t j = 0; j < LANES; j++)
+        total += lanes[j];
+    return total;
+}
+
+static float dot_f32(const void *w, const float *x, size_t n) {
+    return dot_row(w, QINS_NUMBER_F32, x, n);
+}
+static float dot_f16(const void *w, const float *x, size_t n) {
+    return dot_row(w, QINS_NUMBER_F16, x, n);
+}
+static float dot_bf16(const void *w, const float *x, size_t n) {
+    return dot_row(w, QINS_NUMBER_BF16, x, n);
+}
+
 static void add_scaled(float a, const float *x, float *y, size_t n) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -189,6 +243,7 @@ const qins_kernels TABLE_NAME_OF(qins_kernels_, QINS_VECTOR_NAME) = {
                [9] = decode_9},
     .multiply_panel = multiply_panel,
     .dot = dot,
+    .dot_row = {NULL, dot_f32, dot_f16, dot_bf16},
     .add_scaled = add_scaled,
     .elementwise = &TABLE_NAME_OF(qins_elementwise_, QINS_VECTOR_NAME),
 };

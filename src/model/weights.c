@@ -116,9 +116,11 @@ static void read_plain_row(const qins_matrix *m, size_t row, size_t col, size_t 
 static void plain_matrix(const qins_tensor *t, size_t n_rows, size_t n_cols, bool transposed, qins_matrix *m) {
     *m = (qins_matrix){
         .n_rows = n_rows, .n_cols = n_cols, .read_row = read_plain_row, .transposed = transposed, .source = t};
-    bool in_place = t->type == QINS_TYPE_F32 && qins_tensor_is_verbatim(t) && !transposed &&
-                    (uintptr_t)t->data % sizeof(float) == 0;
-    if (in_place) m->plain_f32 = (const float *)(const void *)t->data;
+    if (!qins_tensor_is_verbatim(t) || transposed) return;
+    m->rows = t->data;
+    if (t->type == QINS_TYPE_F32) m->number = QINS_NUMBER_F32;
+    if (t->type == QINS_TYPE_F16) m->number = QINS_NUMBER_F16;
+    if (t->type == QINS_TYPE_BF16) m->number = QINS_NUMBER_BF16;
 }
 
 /* Both parts of the matrices of which only some rows are encoded. Only fused ones may be: what multiplies them knows.

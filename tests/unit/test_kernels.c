@@ -1,5 +1,6 @@
 /* Every kernel table against the scalar specification, and matrices against plain arithmetic. SPDX-License-Identifier:
  * MIT With --bench: nanoseconds and cycles a weight of every table. */
+#include "base/half.h"
 #include "kernel/matrix.h"
 
 #include <math.h>
@@ -99,6 +100,40 @@ static void every_table_multiplies_like_scalar(void **state) {
         free(x);
         free(start);
         free(expected);
+    }
+}
+
+/* Values that FP16 and BF16 hold exactly, at addresses that are no multiple of anything. */
+static void every_table_has_the_same_dot_of_plain_rows(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = all_tables(tables);
+    random_state = 4;
+    for (size_t n = 0; n < 300; n++) {
+        uint8_t *rows[QINS_NUMBERS];
+        float *x = random_floats(n + 1), *w = random_floats(n + 1);
+        double expected = 0;
+        for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++) {
+            rows[number] = malloc(4 * n + 1);
+            assert_non_null(rows[number]);
+        }
+        for (size_t i = 0; i < n; i++) {
+            /* eight bits of fraction, exponents down to subnormal halves */
+            float value = rintf(w[i] * 127) * (i % 3 == 0 ? 0x1p-24f : 0x1p-7f);
+            uint16_t half = qins_float_to_half(value), brain = (uint16_t)(qins_bits_from_float(value) >> 16);
+            expected += (double)value * (double)x[i];
+            memcpy(rows[QINS_NUMBER_F32] + 1 + 4 * i, &value, 4);
+            memcpy(rows[QINS_NUMBER_F16] + 1 + 2 * i, &half, 2);
+            memcpy(rows[QINS_NUMBER_BF16] + 1 + 2 * i, &brain, 2);
+        }
+        for (size_t t = 0; t < n_tables; t++)
+            for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++)
+                assert_true(fabs((double)tables[t]->dot_row[number](rows[number] + 1, x, n) - expected) <=
+                            tolerance(n));
+        for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++)
+            free(rows[number]);
+        free(x);
+        free(w);
     }
 }
 
@@ -281,6 +316,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_table_decodes_the_codes_that_were_packed),
         cmocka_unit_test(every_table_multiplies_like_scalar),
+        cmocka_unit_test(every_table_has_the_same_dot_of_plain_rows),
         cmocka_unit_test(every_table_has_the_same_dot_and_add_scaled),
         cmocka_unit_test(forward_equals_arithmetic_on_decoded_weights),
         cmocka_unit_test(integer_arithmetic_is_within_its_bounds_of_exact_arithmetic),
