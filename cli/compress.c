@@ -19,6 +19,7 @@ static const qins_storage storage_values[] = {QINS_STORAGE_PACKED, QINS_STORAGE_
 static const char *const packing_names[] = {"none", "entropy", NULL};
 static const char *const switch_names[] = {"auto", "on", "off", NULL};
 static const qins_switch switch_values[] = {QINS_AUTO, QINS_ON, QINS_OFF};
+enum { ROTATE_AUTO, ROTATE_ON };
 static const char *const round_names[] = {"auto", "feedback", "nearest", NULL};
 enum { ROUND_AUTO, ROUND_FEEDBACK, ROUND_NEAREST };
 static const char *const scale_names[] = {"auto", "row", "tensor", "group:32", NULL};
@@ -93,10 +94,30 @@ static bool parse_embed_bits(const char *text, void *value) {
     return true;
 }
 
+typedef struct sparsity_choice {
+    double share;
+    size_t group;
+} sparsity_choice;
+
+static const char *const sparsity_names[] = {"0.5", "2:4", NULL};
+
+static bool parse_sparsity(const char *text, void *value) {
+    sparsity_choice *s = value;
+    if (strcmp(text, "2:4") == 0) {
+        *s = (sparsity_choice){0.5, 4};
+        return true;
+    }
+    double share;
+    if (!parse_real(text, &share) || !(share > 0 && share < 1)) return false;
+    *s = (sparsity_choice){share, 0};
+    return true;
+}
+
 typedef struct compress_arguments {
     common_options common;
     int codec, storage, rotate, bits, packing;
     scale_choice scale;
+    sparsity_choice sparsity;
     double bpw, file_bpw, alpha;
     const char *calibrate, *targets;
     double max_kl;
@@ -144,6 +165,11 @@ static int refuse_contradictions(const compress_arguments *a, qins_codec codec, 
         return usage_error("option '--storage seed' has 8-bit magnitudes: leave '--bits' out");
     if (a->bits == LOG_ONLY_BITS && codec != QINS_CODEC_LOG)
         return usage_error("option '--bits 9' goes with '--codec log' only; the others take 3 to 8");
+    bool has_zero = codec == QINS_CODEC_LOG || codec == QINS_CODEC_RATIONAL;
+    if (a->sparsity.share > 0 &&
+        (!has_zero || a->rotate == ROTATE_ON || (a->rotate == ROTATE_AUTO && storage == QINS_STORAGE_PACKED)))
+        return usage_error("option '--sparsity' goes with '--codec log' or 'rational', which have a code for zero, and "
+                           "'--rotate off': a rotation would fill the zeros");
     if (a->alpha >= 0 && codec != QINS_CODEC_RATIONAL)
         return usage_error("option '--alpha' goes with '--codec rational' only");
     return EXIT_DONE;
@@ -160,6 +186,8 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->linear.scale = a->scale.kind;
     o->linear.group_size = a->scale.group_size;
     o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
+    o->linear.sparsity = a->sparsity.share;
+    o->linear.sparse_group = a->sparsity.group;
     o->bpw = a->bpw;
     o->file_bpw = a->file_bpw;
     o->pack = a->packing == 1 || a->codec == LOSSLESS ? QINS_PACK_ENTROPY : QINS_PACK_NONE;
@@ -335,6 +363,15 @@ int command_compress(int argc, char **argv) {
          .parse = parse_alpha,
          .expects = "a number above 0, or fit",
          .help = "of the rational codec; fit: the one of least squared error (default fit)"},
+        {.name = "sparsity",
+         .kind = OPTION_PARSED,
+         .value = &a.sparsity,
+         .value_name = "S",
+         .choices = sparsity_names,
+         .parse = parse_sparsity,
+         .expects = "a share between 0 and 1, or 2:4",
+         .help = "log and rational codes without rotation: the smallest weights become 0, this share of every row, or "
+                 "two of every four; saves bytes with --pack entropy only (default none)"},
         {.name = "targets",
          .kind = OPTION_TEXT,
          .value = &a.targets,

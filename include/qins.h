@@ -274,9 +274,11 @@ typedef struct qins_encode_options {
     qins_switch rotate;
     uint64_t rotation_seed;
     qins_scale_kind scale;
-    size_t group_size; /* for QINS_SCALE_GROUP: a multiple of 4 */
-    double alpha;      /* rational codec; 0 = fit to least squared error */
-    double rate;       /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
+    size_t group_size;   /* for QINS_SCALE_GROUP: a multiple of 4 */
+    double alpha;        /* rational codec; 0 = fit to least squared error */
+    double rate;         /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
+    double sparsity;     /* log and rational, not rotated: share of the smallest weights that becomes 0, below 1 */
+    size_t sparse_group; /* of every so many neighbours in a row (2:4 is 0.5 of 4); 0: of every row */
 } qins_encode_options;
 
 QINS_API void qins_encode_defaults(qins_encode_options *options);

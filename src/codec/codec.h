@@ -127,6 +127,12 @@ double qins_fit_alpha(const float *x, size_t n, int bits);
 /* Sum of (x - scale*table[code])^2. */
 double qins_squared_error(const qins_codebook *book, const float *x, size_t n, float scale);
 
+/* ---- prune.c ---- */
+
+/* Sets the smallest `share` of a row to 0: of all of it, or of every `group` neighbours (a rest stays). Returns the
+ * squares that went. */
+double qins_prune_row(float *x, size_t n_cols, double share, size_t group);
+
 /* ---- rotate.c ---- */
 
 /* Hadamard block of a row of n_cols: the largest power of two that divides it, at most 4096. */

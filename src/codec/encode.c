@@ -57,6 +57,11 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
         return qins_fail(err, QINS_ERR_ARGUMENT, "group size: expected a multiple of 4, not %zu", o->group_size);
     if (o->rate != 0 && !(o->codec == QINS_CODEC_UNIFORM && packed && o->scale == QINS_SCALE_ROW && o->rate > 0))
         return qins_fail(err, QINS_ERR_ARGUMENT, "a rate goes with codec uniform, packed storage and a scale a row");
+    bool has_zero = o->codec == QINS_CODEC_LOG || o->codec == QINS_CODEC_RATIONAL;
+    if (o->sparsity != 0 && !(o->sparsity > 0 && o->sparsity < 1 && has_zero && o->rotate != QINS_ON))
+        return qins_fail(err, QINS_ERR_ARGUMENT,
+                         "sparsity: expected a share below 1, codec log or rational, which have a code for zero, and "
+                         "no rotation, which would fill the zeros");
     if (o->alpha != 0 && !(o->alpha >= QINS_MIN_ALPHA && o->alpha <= QINS_MAX_ALPHA))
         return qins_fail(err, QINS_ERR_ARGUMENT, "alpha: expected %g to %g or fit, not %g", QINS_MIN_ALPHA,
                          QINS_MAX_ALPHA, o->alpha);
@@ -120,8 +125,9 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
 
 /* ---- rows ---- */
 
-/* Reads and rotates a row; column of the first value that is not finite, or n_cols. */
-static size_t load_row(const encoder *e, size_t row, float *dst) {
+/* Reads, prunes and rotates a row; column of the first value that is not finite, or n_cols. *pruned: squares of what
+ * became 0. */
+static size_t load_row(const encoder *e, size_t row, float *dst, double *pruned) {
     e->source->read(e->source->context, row, dst);
     const float limit = e->signs != NULL ? ROTATION_LIMIT : FLT_MAX;
     int bad = 0;
@@ -129,6 +135,7 @@ static size_t load_row(const encoder *e, size_t row, float *dst) {
         bad |= !(fabsf(dst[k]) <= limit); /* NaN compares false */
     for (size_t k = 0; bad && k < e->n_cols; k++)
         if (!(fabsf(dst[k]) <= limit)) return k;
+    *pruned = qins_prune_row(dst, e->n_cols, e->options.sparsity, e->options.sparse_group);
     if (e->signs != NULL) qins_rotate(dst, e->n_cols, e->signs);
     return e->n_cols;
 }
@@ -203,7 +210,8 @@ static qins_status survey_rows(const encoder *e, survey *s, qins_error *err) {
 #pragma omp for schedule(dynamic, 16)
         for (size_t r = 0; r < e->n_rows; r++) {
             if (row == NULL) continue;
-            size_t bad = load_row(e, r, row);
+            double pruned;
+            size_t bad = load_row(e, r, row, &pruned);
             if (bad == e->n_cols) {
                 survey_row(e, r, row, scales, &mine);
                 continue;
@@ -376,13 +384,15 @@ static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_
     size_t n_groups = group_count(e->n_cols, &e->options);
     if (scales != NULL) memset(scales, 0, out->scale_stride * sizeof *scales);
     for (size_t r = 0; r < rows; r++) {
-        size_t bad = load_row(e, first + r, s->row);
+        double pruned = 0;
+        size_t bad = load_row(e, first + r, s->row, &pruned);
         if (bad < e->n_cols) {
             *bad_row = first + r;
             *bad_col = bad;
             return false;
         }
-        stats->sum_squares += sum_of_squares(s->row, e->n_cols);
+        stats->sum_squares += sum_of_squares(s->row, e->n_cols) + pruned;
+        stats->sum_squared_error += pruned;
         if (e->options.storage == QINS_STORAGE_SEED) {
             encode_row_seed(e, s->row, codes + r * e->n_cols,
                             (int8_t *)out->signs + slot * out->sign_stride + r * e->n_cols, stats);

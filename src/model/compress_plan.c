@@ -105,7 +105,7 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     if (selection == QINS_SELECT_NONE) return p->encoded != NULL ? plan_kept(item, err) : QINS_OK;
     if (table) {
         item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? QINS_DEFAULT_EMBED_BITS : o->embed_bits;
-        item->options.rate = 0;
+        item->options.rate = item->options.sparsity = 0;
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
