@@ -207,14 +207,15 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
 static int print_result(const compress_arguments *a, const char *out_path, const qins_compress_result *r) {
     double ratio = r->stored_bytes > 0 ? (double)r->source_bytes / (double)r->stored_bytes : 0;
     if (a->common.json)
-        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:o}", "out",
+        return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:o}", "out",
                                     json_text(out_path, strlen(out_path)), "bpw", json_number(r->bpw), "source_bytes",
                                     (json_int_t)r->source_bytes, "stored_bytes", (json_int_t)r->stored_bytes, "ratio",
                                     json_number(ratio), "tensors", (json_int_t)r->n_tensors, "encoded",
                                     (json_int_t)r->n_encoded, "rel_mse", json_number(r->rel_mse), "codes_used",
                                     json_number(r->codes_used), "code_entropy", json_number(r->code_entropy),
                                     "fed_back", (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks,
-                                    "predicted_kl", r->predicted_kl >= 0 ? json_number(r->predicted_kl) : json_null()));
+                                    "predicted_kl", r->predicted_kl >= 0 ? json_number(r->predicted_kl) : json_null(),
+                                    "measured_kl", r->measured_kl >= 0 ? json_number(r->measured_kl) : json_null()));
     printf("wrote %s\n", out_path);
     printf("  weights     %s -> %s, %.2fx\n", format_size(r->source_bytes).text, format_size(r->stored_bytes).text,
            ratio);
@@ -226,6 +227,7 @@ static int print_result(const compress_arguments *a, const char *out_path, const
     if (r->codes_used > 0)
         printf("  codes       %.1f used in a linear on average, entropy %.2f bits\n", r->codes_used, r->code_entropy);
     if (r->predicted_kl >= 0) printf("  predicted   KL %.3g nats a token\n", r->predicted_kl);
+    if (r->measured_kl >= 0) printf("  measured    KL %.3g, on text that was not rounded on\n", r->measured_kl);
     if (r->n_fed_back > 0)
         printf("  calibrated  %s matrices rounded with error feedback\n", format_count(r->n_fed_back).text);
     if (r->n_fallbacks > 0)
@@ -426,7 +428,7 @@ int command_compress(int argc, char **argv) {
          .max = 100,
          .help =
              "instead of --bits: the smallest file whose predictions are at most K nats a token (KL divergence) from "
-             "the source's, as predicted on the calibration text"},
+             "the source's, as measured on part of the calibration text"},
         {.name = "force", .kind = OPTION_FLAG, .value = &a.force, .help = "replace OUT when it exists"},
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums of the source"},
         {.name = "dry-run",

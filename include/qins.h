@@ -298,7 +298,7 @@ typedef struct qins_compress_options {
     double bpw; /* bits a weight of the linears, and of embedding and head when embed_bits is QINS_EMBED_AUTO, scales
                    included. Without calibration: the largest width for all linears within it */
     uint64_t max_bytes; /* of the file of weights */
-    double max_kl;      /* KL divergence from the source in nats a token: the smallest file predicted to be within it */
+    double max_kl;      /* KL divergence from the source in nats a token: the smallest file found to be within it */
     double file_bpw;    /* > 0: uniform codes of this many bits in the file, entropy-coded; sets codec, bits and pack */
     /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
      * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:
@@ -328,9 +328,12 @@ typedef struct qins_compress_result {
     double rel_mse;        /* sum of squared error / sum of squares over encoded tensors */
     double codes_used;     /* of the linears: distinct codes that occur in a tensor, mean over tensors */
     double code_entropy;   /* of the linears: bits a code (without the sign byte of seed storage), mean over weights */
-    double predicted_kl;   /* where bpw, max_bytes or max_kl chose widths on calibration text; else -1 */
-    uint64_t n_fed_back;   /* matrices rounded with error feedback */
-    uint64_t n_fallbacks;  /* matrices of experts that too few tokens reached: rounded to the nearest */
+    /* KL divergence, nats a token, where bpw, max_bytes or max_kl chose widths on calibration text; else -1. On part of
+     * the text that is not rounded on, the eighth sequences; embedding and head only as predicted. */
+    double predicted_kl;  /* the sum of what the errors of each matrix cost */
+    double measured_kl;   /* of the predictions; -1 when the text is too short to hold a part back */
+    uint64_t n_fed_back;  /* matrices rounded with error feedback */
+    uint64_t n_fallbacks; /* matrices of experts that too few tokens reached: rounded to the nearest */
 } qins_compress_result;
 
 /* Writes a qins directory at out_path, atomically: built under a temporary name in the same folder, synced, renamed.

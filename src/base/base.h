@@ -144,6 +144,11 @@ typedef void (*qins_task)(void *context, size_t i);
  * at a time. Inside a task, and inside a parallel region of OpenMP, the caller does it all. For the short loops of a
  * forward pass; the others are left to OpenMP. */
 void qins_parallel(size_t n, size_t step, qins_task fn, void *context);
+/* Steps that give each thread some to take, so that threads end together though they do not run alike. */
+static inline size_t qins_parallel_step(size_t n, size_t n_threads) {
+    enum { STEPS_A_THREAD = 8 };
+    return qins_max_size(1, n / (STEPS_A_THREAD * n_threads));
+}
 
 /* Progress that may be absent: true when the caller asked to stop. */
 static inline bool qins_report(qins_progress fn, void *user, const char *stage, uint64_t done, uint64_t total) {

@@ -85,6 +85,14 @@ void qins_dense_tn_serial(size_t m, size_t n, size_t k, float alpha, const float
                 (blasint)ldb, beta, c, (blasint)ldc);
 }
 
+void qins_dense_solve_unit_upper(size_t m, size_t n, const float *u, float *x) {
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t row = 0; row < m; row += MIN_PIECE)
+        cblas_strsm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasUnit,
+                    (blasint)qins_min_size(MIN_PIECE, m - row), (blasint)n, 1.0f, u, (blasint)n, x + row * n,
+                    (blasint)n);
+}
+
 void qins_dense_gram(size_t m, size_t n, const float *x, size_t ldx, float *h) {
     enum { PANEL = 192 };
     if (m == 0) return;

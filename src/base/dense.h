@@ -27,6 +27,8 @@ void qins_dense_nn_serial(size_t m, size_t n, size_t k, float alpha, const float
 /* c[m][n] = alpha * a[k][m]^T b[k][n] + beta * c */
 void qins_dense_tn_serial(size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *b,
                           size_t ldb, float beta, float *c, size_t ldc);
+/* x[m][n] := rows y with U y = x; u[n][n] upper triangular with ones on its diagonal. */
+void qins_dense_solve_unit_upper(size_t m, size_t n, const float *u, float *x);
 /* Upper triangle of h[n][n] += x^T x, x[m][n]. */
 void qins_dense_gram(size_t m, size_t n, const float *x, size_t ldx, float *h);
 /* a[n][n] = L L^T in place: the lower triangle of the row-major symmetric matrix is read and L written to it. False

@@ -9,8 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE_FILE = 2 << 20 }; /* a huge page */
-
 static qins_status open_regular(const char *path, int *fd, size_t *size, qins_error *err) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang */
     if (*fd < 0) return qins_fail(err, QINS_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
@@ -47,11 +45,6 @@ qins_status qins_map_open(const char *path, qins_map *map, qins_error *err) {
         munmap(data, size);
         return qins_fail_memory(err, strlen(path), "a path");
     }
-#ifdef MADV_HUGEPAGE
-    /* What is not in memory yet is then read into huge pages where the file system can: weights are read a fifth faster
-     * from them, and mapping a gigabyte takes no time. */
-    if (size >= LARGE_FILE) (void)madvise(data, size, MADV_HUGEPAGE);
-#endif
     map->data = data;
     map->size = size;
     return QINS_OK;
@@ -156,10 +149,6 @@ void qins_writer_put_at(qins_writer *w, uint64_t offset, const void *data, size_
 qins_status qins_writer_close(qins_writer *w, qins_error *err) {
     if (w->file == NULL) return QINS_OK;
     if (w->error == 0 && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0)) w->error = errno;
-    /* It was written in small pieces and lies in small pages; whoever maps it reads it into huge ones. */
-    struct stat st;
-    if (w->error == 0 && fstat(fileno(w->file), &st) == 0 && st.st_size >= LARGE_FILE)
-        (void)posix_fadvise(fileno(w->file), 0, 0, POSIX_FADV_DONTNEED);
     if (fclose(w->file) != 0 && w->error == 0) w->error = errno;
     qins_status status = QINS_OK;
     if (w->error != 0) status = qins_fail(err, QINS_ERR_IO, "%s: cannot write: %s", w->path, strerror(w->error));

@@ -65,16 +65,13 @@ static inline void pause_a_moment(void) {
 #endif
 }
 
-/* Half of a fair share of what is left at a time: few turns, and threads end together though they do not run alike. */
 static void take_tasks(pool *p) {
     const job *j = &p->job;
-    size_t i = atomic_load_explicit(&p->next, memory_order_relaxed);
-    while (i < j->n) {
-        size_t rest = j->n - i, take = qins_min_size(rest, qins_max_size(j->step, rest / (2 * j->n_threads)));
-        if (!atomic_compare_exchange_weak(&p->next, &i, i + take)) continue;
-        for (size_t end = i + take; i < end; i++)
+    for (;;) {
+        size_t i = atomic_fetch_add(&p->next, j->step);
+        if (i >= j->n) return;
+        for (size_t end = qins_min_size(i + j->step, j->n); i < end; i++)
             j->fn(j->context, i);
-        i = atomic_load_explicit(&p->next, memory_order_relaxed);
     }
 }
 

@@ -221,9 +221,10 @@ void qins_multiply(const qins_product *products, size_t n_products, qins_vectors
         n_pieces += n_pieces_of(&products[i]);
         if (!x->quantised && in_integers(products[i].matrix, x)) quantise(x);
     }
+    size_t step = qins_parallel_step(n_pieces, (size_t)qins_get_threads());
     for (size_t first = 0; first < x->n_tokens; first += TOKEN_BLOCK) {
         multiplication job = {products, x, first, qins_min_size(TOKEN_BLOCK, x->n_tokens - first)};
-        qins_parallel(n_pieces, 1, multiply_task, &job);
+        qins_parallel(n_pieces, step, multiply_task, &job);
     }
 }
 

@@ -58,16 +58,8 @@ qins_status qins_bench_page(const qins_bench_result *r, const char *model_name, 
                        "tokens/s, %.0f %% of the %.1f that reading %.1f MB a token allows.</p>\n",
                        r->threads, qins_cpu_level(), r->read_gbps, r->prefill_tps, r->decode_tps, 100 * r->decode_share,
                        r->decode_limit_tps, r->bytes_per_token * 1e-6);
-    qins_buffer_printf(&out, "<div class=\"grid\">\n");
     qins_chart_lines(&out, &chart);
     qins_chart_bars(&out, "Matrix times vector from memory, beside the read bandwidth", bars, QINS_BENCH_WIDTHS);
-    qins_buffer_printf(&out,
-                       "</div>\n<h2>Several sequences at once</h2><div class=\"wide\"><table><tr><th>sequences</th>"
-                       "<th>tokens/s together</th><th>time a token</th></tr>\n");
-    for (size_t i = 0; i < QINS_BENCH_BATCHES; i++)
-        qins_buffer_printf(&out, "<tr><td>%zu</td><td>%.1f</td><td>%.0f %%</td></tr>\n", r->batch[i].sequences,
-                           r->batch[i].tps, 100 * r->batch[0].tps / r->batch[i].tps);
-    qins_buffer_printf(&out, "</table></div>\n");
     qins_page_end(&out);
     if (out.failed) {
         qins_buffer_free(&out);

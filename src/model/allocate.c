@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 enum { MAX_WIDTH = 8 };
+enum { TABLE_BYTES = 2048 }; /* of the shared tables of all widths: 8 to 256 levels as FP32 */
 
 double qins_relative_error(qins_codec codec, int bits) {
     enum { SAMPLES = 4096 };
@@ -91,9 +92,28 @@ static size_t best_upgrade(const qins_compress_options *o, const qins_plan *plan
     return best;
 }
 
+/* The last upgrade may have been a large matrix's and have left room: the item whose last bit takes most bytes and can
+ * go. */
+static size_t best_downgrade(const qins_compress_options *o, const qins_plan *plan, const double *kl, const goal *g,
+                             const spending *now, errors *e, spending *change) {
+    size_t best = plan->n_items;
+    *change = (spending){0};
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const qins_plan_item *item = &plan->items[i];
+        int bits = item->options.bits;
+        if (!takes_part(o, item) || bits <= QINS_MIN_BITS) continue;
+        uint64_t bytes = bytes_at(item, bits) - bytes_at(item, bits - 1);
+        double more = kl[i] * (error_of(e, item, bits - 1) - error_of(e, item, bits));
+        if (now->kl + more > g->max_kl || bytes <= change->bytes) continue;
+        *change = (spending){bytes, more};
+        best = i;
+    }
+    return best;
+}
+
 static qins_status fail_goal(const goal *g, const spending *s, const char *what, qins_error *err) {
     if (g->max_kl > 0)
-        return qins_fail(err, QINS_ERR_ARGUMENT, "max-kl %g is less than %s reaches (about %.2g)", g->max_kl, what,
+        return qins_fail(err, QINS_ERR_ARGUMENT, "max-kl is less than %s reaches: about %.2g is predicted", what,
                          s->kl);
     if (g->max_bytes > 0)
         return qins_fail(err, QINS_ERR_ARGUMENT, "the size leaves %llu bytes for codes: %s takes %llu",
@@ -122,7 +142,7 @@ qins_status qins_allocate(const qins_compress_options *o, const double *kl, uint
         now.kl += kl[i] * error_of(&e, item, QINS_MIN_BITS);
         g.values += (double)qins_plan_encoded_rows(item) * (double)item->parameter->shape[1];
     }
-    g.bits = o->bpw * g.values;
+    g.bits = o->bpw * g.values - 8.0 * TABLE_BYTES;
     if (o->max_bytes > 0) {
         uint64_t fixed = fixed_bytes + (uint64_t)(others / 8);
         g.max_bytes = o->max_bytes > fixed ? o->max_bytes - fixed : 1;
@@ -139,6 +159,15 @@ qins_status qins_allocate(const qins_compress_options *o, const double *kl, uint
         now.kl -= less;
     }
     if (g.max_kl > 0 && now.kl > g.max_kl) return fail_goal(&g, &now, "the largest width", err);
+    while (g.max_kl > 0) {
+        spending change;
+        size_t i = best_downgrade(o, plan, kl, &g, &now, &e, &change);
+        if (i == plan->n_items) break;
+        qins_status status = qins_plan_set_bits(&plan->items[i], plan->items[i].options.bits - 1, err);
+        if (status != QINS_OK) return status;
+        now.bytes -= change.bytes;
+        now.kl += change.kl;
+    }
     *predicted_kl = qins_predict_kl(plan, kl);
     return QINS_OK;
 }

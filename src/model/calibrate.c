@@ -18,6 +18,7 @@ typedef struct calibrator {
     const qins_hparams *h;
     const qins_plan *plan;
     const qins_calibration_text *text;
+    qins_losses *losses; /* NULL: nobody asks */
     qins_rounded *rounded;
     qins_calibrate_result *result;
     size_t n_tokens;
@@ -57,7 +58,16 @@ static qins_status open_group(const calibrator *c, size_t layer, size_t expert, 
     const qins_plan_item *items[QINS_MAX_GROUP];
     for (size_t i = 0; i < n; i++)
         items[i] = affines[i]->present ? find_item(c, slots[i], layer, expert) : NULL;
-    return qins_group_open(g, affines, items, n, err);
+    qins_status status = qins_group_open(g, affines, items, n, err);
+    return status == QINS_OK && c->losses != NULL && c->text->n_held > 0 ? qins_group_hold(g, err) : status;
+}
+
+/* Inputs of one sequence. */
+static void observe(const calibrator *c, qins_group *g, size_t sequence, const float *x) {
+    if (sequence + c->text->n_held < c->text->n_sequences)
+        qins_group_observe(g, x, c->text->window);
+    else
+        qins_group_observe_held(g, x, c->text->window);
 }
 
 static qins_status step(calibrator *c, qins_error *err) {
@@ -68,7 +78,7 @@ static qins_status step(calibrator *c, qins_error *err) {
 
 /* Rounds and closes. */
 static qins_status round_group(calibrator *c, qins_group *g, size_t min_tokens, qins_error *err) {
-    qins_status status = qins_group_round(g, min_tokens, c->rounded, c->result, err);
+    qins_status status = qins_group_round(g, min_tokens, c->losses, c->rounded, c->result, err);
     return status == QINS_OK ? step(c, err) : status;
 }
 
@@ -115,7 +125,7 @@ static qins_status calibrate_attention(calibrator *c, const qins_layer *layer, s
     qins_status status = open_group(c, l, 0, inputs, slots, QINS_MAX_GROUP, &qkv, err);
     for (size_t s = 0; s < c->text->n_sequences && status == QINS_OK; s++) {
         normalize(c, &layer->attn_norm, hidden_of(c, s), &qkv, c->x);
-        qins_group_observe(&qkv, c->x, n);
+        observe(c, &qkv, s, c->x);
     }
     if (status == QINS_OK) status = round_group(c, &qkv, 0, err);
     if (status == QINS_OK) status = open_group(c, l, 0, output, output_slot, 1, &o, err);
@@ -125,7 +135,7 @@ static qins_status calibrate_attention(calibrator *c, const qins_layer *layer, s
         attend(c, layer, &qkv, c->x, out);
         if (c->kv_transform != NULL) qins_kv_moments_add(&c->moments, &c->attention, c->h, layer, c->qkv);
         qins_group_rotate(&o, out, n);
-        qins_group_observe(&o, out, n);
+        observe(c, &o, s, out);
     }
     qins_group_close(&qkv);
     if (status == QINS_OK) status = round_group(c, &o, 0, err);
@@ -201,7 +211,7 @@ static qins_status calibrate_dense_mlp(calibrator *c, const qins_layer *layer, s
     qins_status status = open_group(c, l, 0, inputs, slots, 3, &in, err);
     for (size_t s = 0; s < c->text->n_sequences && status == QINS_OK; s++) {
         mlp_input(c, layer, s, &in, c->x);
-        qins_group_observe(&in, c->x, n);
+        observe(c, &in, s, c->x);
     }
     if (status == QINS_OK) status = round_group(c, &in, 0, err);
     if (status == QINS_OK) status = open_group(c, l, 0, output, output_slot, 1, &down, err);
@@ -210,7 +220,7 @@ static qins_status calibrate_dense_mlp(calibrator *c, const qins_layer *layer, s
         mlp_input(c, layer, s, &in, c->x);
         inner_activations(c, &in, c->x, n, inner, out);
         qins_group_rotate(&down, out, n);
-        qins_group_observe(&down, out, n);
+        observe(c, &down, s, out);
     }
     qins_group_close(&in);
     if (status == QINS_OK) status = round_group(c, &down, 0, err);
@@ -236,7 +246,7 @@ static qins_status calibrate_expert(calibrator *c, const qins_expert *expert, co
     if (status == QINS_OK) {
         qins_group_rotate(&in, c->gathered, n);
         qins_group_observe(&in, c->gathered, n);
-        status = qins_group_round(&in, width / EXPERT_MIN_SHARE, c->rounded, c->result, err);
+        status = qins_group_round(&in, width / EXPERT_MIN_SHARE, NULL, c->rounded, c->result, err);
     }
     if (status == QINS_OK) status = open_group(c, l, e, output, slots + 2, 1, &down, err);
     for (size_t t = 0; t < n && status == QINS_OK; t += batch) {
@@ -247,7 +257,7 @@ static qins_status calibrate_expert(calibrator *c, const qins_expert *expert, co
         qins_group_observe(&down, out, m);
     }
     qins_group_close(&in);
-    if (status == QINS_OK) status = qins_group_round(&down, inner / EXPERT_MIN_SHARE, c->rounded, c->result, err);
+    if (status == QINS_OK) status = qins_group_round(&down, inner / EXPERT_MIN_SHARE, NULL, c->rounded, c->result, err);
     if (status == QINS_OK) qins_group_apply(&down, 0, c->kept, n, c->gathered, width);
     qins_group_close(&down);
     return status;
@@ -393,7 +403,9 @@ static qins_status calibrate_layers(calibrator *c, qins_error *err) {
     embed(c);
     qins_status status = first > 0 ? qins_rounded_load_hidden(c->rounded, c->hidden, hidden_values, err) : QINS_OK;
     if (first > 0 && !qins_rounded_load(c->rounded, "counts", c->result, sizeof *c->result))
-        *c->result = (qins_calibrate_result){0};
+        *c->result = (qins_calibrate_result){.predicted_kl = -1, .measured_kl = -1};
+    if (first > 0 && c->losses != NULL)
+        qins_rounded_load(c->rounded, "found", c->losses->found, c->losses->n_items * sizeof *c->losses->found);
     for (size_t l = first; l < c->h->n_layers && status == QINS_OK; l++) {
         const qins_layer *layer = &c->model->layers[l];
         status = calibrate_attention(c, layer, l, err);
@@ -403,23 +415,27 @@ static qins_status calibrate_layers(calibrator *c, qins_error *err) {
                                                               : calibrate_dense_mlp(c, layer, l, err);
         if (status == QINS_OK) status = qins_rounded_end_layer(c->rounded, c->hidden, hidden_values, err);
         if (status == QINS_OK) status = qins_rounded_save(c->rounded, "counts", c->result, sizeof *c->result, err);
+        if (status == QINS_OK && c->losses != NULL)
+            status = qins_rounded_save(c->rounded, "found", c->losses->found,
+                                       c->losses->n_items * sizeof *c->losses->found, err);
     }
     return status;
 }
 
 qins_status qins_calibrate(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
-                           qins_rounded *rounded, qins_progress progress, void *progress_user,
+                           qins_losses *losses, qins_rounded *rounded, qins_progress progress, void *progress_user,
                            qins_calibrate_result *result, qins_error *err) {
     calibrator c = {.model = model,
                     .h = &model->weights->hparams,
                     .plan = plan,
                     .text = text,
+                    .losses = losses,
                     .rounded = rounded,
                     .result = result,
                     .n_tokens = text->n_sequences * text->window,
                     .progress = progress,
                     .progress_user = progress_user};
-    *result = (qins_calibrate_result){0};
+    *result = (qins_calibrate_result){.predicted_kl = -1, .measured_kl = -1};
     int blas_threads = qins_dense_begin();
     qins_status status = prepare(&c, err);
     if (status == QINS_OK) status = calibrate_layers(&c, err);

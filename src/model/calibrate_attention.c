@@ -4,6 +4,7 @@
 #include "model/calibrate_attention.h"
 
 #include "base/dense.h"
+#include "kernel/kernel.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -21,18 +22,12 @@ void qins_sequence_head(const qins_hparams *h, const qins_norm *norm, const qins
 }
 
 /* Row t of the scores: softmax over the positions that token t sees, 0 elsewhere. */
-static void causal_softmax(const qins_hparams *h, float *scores, size_t n, size_t t, size_t window) {
-    size_t first = t + 1 > window ? t + 1 - window : 0;
-    if (h->attention_cap > 0) qins_soft_cap(h->attention_cap, scores + first, t + 1 - first);
-    float largest = scores[first], sum = 0;
-    for (size_t i = first + 1; i <= t; i++)
-        largest = fmaxf(largest, scores[i]);
-    for (size_t i = first; i <= t; i++) {
-        scores[i] = expf(scores[i] - largest);
-        sum += scores[i];
-    }
-    for (size_t i = first; i <= t; i++)
-        scores[i] /= sum;
+static void causal_softmax(const qins_hparams *h, const qins_attention_kernels *k, float *scores, size_t n, size_t t,
+                           size_t window) {
+    size_t first = t + 1 > window ? t + 1 - window : 0, seen = t + 1 - first;
+    if (h->attention_cap > 0) qins_soft_cap(h->attention_cap, scores + first, seen);
+    float sum = k->exp_sum(scores + first, seen, k->max(scores + first, seen));
+    k->scale(scores + first, seen, 1.0f / sum);
     memset(scores, 0, first * sizeof *scores);
     memset(scores + t + 1, 0, (n - t - 1) * sizeof *scores);
 }
@@ -80,7 +75,7 @@ void qins_sequence_full_norm(const qins_hparams *h, const qins_layer *layer, siz
 void qins_sequence_softmax(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer,
                            float *scores) {
     for (size_t t = 0; t < a->n; t++)
-        causal_softmax(h, scores + t * a->n, a->n, t, window_of(h, layer));
+        causal_softmax(h, qins_get_cpu()->attention, scores + t * a->n, a->n, t, window_of(h, layer));
 }
 
 void qins_sequence_attend(const qins_sequence_attention *a, const qins_hparams *h, const qins_layer *layer, float *qkv,

@@ -68,6 +68,7 @@ void qins_group_close(qins_group *g) {
         free(g->matrices[i].w);
     free(g->signs);
     free(g->moments);
+    free(g->held_moments);
     *g = (qins_group){0};
 }
 
@@ -81,6 +82,18 @@ void qins_group_rotate(const qins_group *g, float *x, size_t n) {
 void qins_group_observe(qins_group *g, const float *x, size_t n) {
     g->n_tokens += n;
     if (g->moments != NULL) qins_dense_gram(n, g->n_cols, x, g->n_cols, g->moments);
+}
+
+qins_status qins_group_hold(qins_group *g, qins_error *err) {
+    if (g->moments == NULL) return QINS_OK;
+    g->held_moments = qins_alloc_aligned(g->n_cols * g->n_cols, sizeof *g->held_moments);
+    if (g->held_moments != NULL) return QINS_OK;
+    return qins_fail_memory(err, g->n_cols * g->n_cols * sizeof *g->held_moments, "second moments of inputs");
+}
+
+void qins_group_observe_held(qins_group *g, const float *x, size_t n) {
+    g->n_held_tokens += n;
+    if (g->held_moments != NULL) qins_dense_gram(n, g->n_cols, x, g->n_cols, g->held_moments);
 }
 
 void qins_group_apply(const qins_group *g, size_t i, const float *x, size_t n, float *y, size_t ldy) {
@@ -237,8 +250,8 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
     return status;
 }
 
-/* w := what the codes say, and what that cost. */
-static void replace_by_decoded(float *w, size_t n_rows, size_t n_cols, rounding *r) {
+/* w := what the codes say, and what that cost; errors: NULL, or becomes w minus that. */
+static void replace_by_decoded(float *w, size_t n_rows, size_t n_cols, float *errors, rounding *r) {
     for (size_t row = 0; row < n_rows; row++)
         for (size_t k = 0; k < n_cols; k++) {
             size_t i = row * n_cols + k;
@@ -247,6 +260,7 @@ static void replace_by_decoded(float *w, size_t n_rows, size_t n_cols, rounding 
             r->stats.sum_squares += (double)w[i] * (double)w[i];
             r->stats.sum_squared_error += e * e;
             r->stats.histogram[r->codes[i]]++;
+            if (errors != NULL) errors[i] = (float)e;
             w[i] = q;
         }
 }
@@ -271,9 +285,26 @@ static void move_encoded_rows(const qins_plan_item *item, size_t n_cols, float *
     }
 }
 
+/* w := what r says; the losses of that, where they are wanted. */
+static qins_status take_decoded(const qins_group *g, const qins_plan_item *item, float *w, rounding *r,
+                                qins_losses *losses, qins_error *err) {
+    size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
+    if (losses == NULL || g->held_moments == NULL || g->n_held_tokens == 0) {
+        replace_by_decoded(w, n_rows, n_cols, NULL, r);
+        return QINS_OK;
+    }
+    float *errors = qins_alloc_aligned(n_rows * n_cols, sizeof *errors);
+    if (errors == NULL) return qins_fail_memory(err, n_rows * n_cols * sizeof *errors, "errors of a matrix");
+    replace_by_decoded(w, n_rows, n_cols, errors, r);
+    qins_status status = qins_losses_of_errors(losses, item, errors, g->held_moments, g->n_held_tokens,
+                                               &losses->found[item - losses->items], err);
+    free(errors);
+    return status;
+}
+
 /* w: the encoded rows, which become what their codes say. feedback NULL: to the nearest. */
-static qins_status round_rows(const qins_plan_item *item, float *w, const qins_feedback *feedback,
-                              qins_rounded *rounded, qins_error *err) {
+static qins_status round_rows(const qins_group *g, const qins_plan_item *item, float *w, const qins_feedback *feedback,
+                              qins_losses *losses, qins_rounded *rounded, qins_error *err) {
     size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
     rounding *r = NULL;
     qins_status status = new_rounding(item, &r, err);
@@ -287,8 +318,8 @@ static qins_status round_rows(const qins_plan_item *item, float *w, const qins_f
         else
             round_to_nearest(w, n_rows, n_cols, r);
     }
+    if (status == QINS_OK) status = take_decoded(g, item, w, r, losses, err);
     if (status == QINS_OK) {
-        replace_by_decoded(w, n_rows, n_cols, r);
         pack(item, n_rows, n_cols, r);
         const void *data[QINS_PART_COUNT] = {
             [QINS_PART_CODES] = r->packed, [QINS_PART_SCALES] = r->scales, [QINS_PART_TABLE] = r->book.table};
@@ -298,21 +329,21 @@ static qins_status round_rows(const qins_plan_item *item, float *w, const qins_f
     return status;
 }
 
-static qins_status round_matrix(qins_group_matrix *m, const qins_feedback *feedback, qins_rounded *rounded,
-                                qins_error *err) {
-    if (m->item->split.n_pieces == 0) return round_rows(m->item, m->w, feedback, rounded, err);
+static qins_status round_matrix(const qins_group *g, const qins_group_matrix *m, const qins_feedback *feedback,
+                                qins_losses *losses, qins_rounded *rounded, qins_error *err) {
+    if (m->item->split.n_pieces == 0) return round_rows(g, m->item, m->w, feedback, losses, rounded, err);
     size_t n_cols = m->affine->weight.n_cols, n = m->item->split.n_encoded * n_cols;
     float *encoded = qins_alloc_aligned(n, sizeof *encoded);
     if (encoded == NULL) return qins_fail_memory(err, n * sizeof *encoded, "rows of a matrix");
     move_encoded_rows(m->item, n_cols, m->w, encoded, false);
-    qins_status status = round_rows(m->item, encoded, feedback, rounded, err);
+    qins_status status = round_rows(g, m->item, encoded, feedback, losses, rounded, err);
     move_encoded_rows(m->item, n_cols, m->w, encoded, true);
     free(encoded);
     return status;
 }
 
-qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_rounded *rounded, qins_calibrate_result *result,
-                             qins_error *err) {
+qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_losses *losses, qins_rounded *rounded,
+                             qins_calibrate_result *result, qins_error *err) {
     if (g->moments == NULL) return QINS_OK;
     qins_feedback feedback = {0};
     bool fed_back = g->n_tokens >= qins_max_size(1, min_tokens);
@@ -330,7 +361,7 @@ qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_rounded *rou
     qins_status status = QINS_OK;
     for (size_t i = 0; i < g->n && status == QINS_OK; i++) {
         if (g->matrices[i].w == NULL || g->matrices[i].item == NULL) continue;
-        status = round_matrix(&g->matrices[i], fed_back ? &feedback : NULL, rounded, err);
+        status = round_matrix(g, &g->matrices[i], fed_back ? &feedback : NULL, losses, rounded, err);
         *(fed_back ? &result->n_fed_back : &result->n_fallbacks) += 1;
     }
     qins_feedback_free(&feedback);

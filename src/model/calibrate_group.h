@@ -20,6 +20,8 @@ typedef struct qins_group {
     float *signs;   /* of the rotation; NULL without one */
     float *moments; /* [n_cols][n_cols], upper triangle: sum of x x^T over inputs */
     size_t n_tokens;
+    float *held_moments; /* the same of inputs that are not rounded on; NULL without */
+    size_t n_held_tokens;
 } qins_group;
 
 /* Decodes the matrices that are present. items[i] belongs to affines[i]. */
@@ -28,11 +30,15 @@ qins_status qins_group_open(qins_group *g, const qins_affine *const *affines, co
 void qins_group_close(qins_group *g);
 /* Puts inputs x[n][n_cols] into the basis of the group, in place. */
 void qins_group_rotate(const qins_group *g, float *x, size_t n);
-/* Adds inputs, in the basis of the group, to the moments. */
+/* Makes room for the moments of inputs that are held back. */
+qins_status qins_group_hold(qins_group *g, qins_error *err);
+/* Adds inputs, in the basis of the group, to the moments, or to the held ones. */
 void qins_group_observe(qins_group *g, const float *x, size_t n);
-/* Rounds the matrices, with feedback where there are at least min_tokens inputs, and puts them into `rounded`. */
-qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_rounded *rounded, qins_calibrate_result *result,
-                             qins_error *err);
+void qins_group_observe_held(qins_group *g, const float *x, size_t n);
+/* Rounds the matrices, with feedback where there are at least min_tokens inputs, and puts them into `rounded`. losses:
+ * NULL, or gets what that costs on the held inputs. */
+qins_status qins_group_round(qins_group *g, size_t min_tokens, qins_losses *losses, qins_rounded *rounded,
+                             qins_calibrate_result *result, qins_error *err);
 /* y[t*ldy + i] = (W x_t)[i] + bias[i] of matrix m; nothing when it is not present. */
 void qins_group_apply(const qins_group *g, size_t m, const float *x, size_t n, float *y, size_t ldy);
 

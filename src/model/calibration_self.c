@@ -133,7 +133,7 @@ qins_status qins_calibration_write(const qins_model *model, size_t n_tokens, qin
     const qins_hparams *h = &model->weights->hparams;
     size_t window = qins_min_size(qins_min_size(QINS_CALIBRATION_WINDOW, h->max_position), n_tokens);
     size_t n = qins_max_size(1, n_tokens / window), at_a_time = qins_min_size(n, SEQUENCES_AT_A_TIME);
-    *text = (qins_calibration_text){qins_alloc(n * window, sizeof *text->ids), n, window};
+    *text = (qins_calibration_text){qins_alloc(n * window, sizeof *text->ids), n, window, 0};
     writer w = {.model = model,
                 .batch = qins_alloc(at_a_time * MAX_OPENING, sizeof *w.batch),
                 .logits = qins_alloc_aligned(at_a_time * h->vocab_size, sizeof *w.logits),

@@ -14,7 +14,7 @@ static qins_status cut_windows(const qins_hparams *h, const int32_t *ids, size_t
     if (window < 2)
         return qins_fail(err, QINS_ERR_ARGUMENT, "the calibration text has %zu tokens: at least 2 are needed", n_ids);
     size_t n = qins_max_size(1, qins_min_size(n_ids, n_tokens) / window);
-    *text = (qins_calibration_text){qins_alloc(n * window, sizeof *text->ids), n, window};
+    *text = (qins_calibration_text){qins_alloc(n * window, sizeof *text->ids), n, window, 0};
     if (text->ids == NULL) return qins_fail_memory(err, n * window * sizeof *text->ids, "calibration text");
     for (size_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= h->vocab_size)

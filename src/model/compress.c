@@ -487,11 +487,12 @@ static qins_status open_source(job *j, const char *path, qins_error *err) {
 
 static qins_status calibrate(job *j, const char *out_path, qins_error *err) {
     if (j->options->calibrate == NULL || is_lossless(j)) return QINS_OK;
-    qins_calibrate_result result = {0};
+    qins_calibrate_result result = {.predicted_kl = -1, .measured_kl = -1};
     qins_status status = qins_calibrate_run(j->model, &j->plan, j->options, out_path, &j->rounded, &result, err);
     j->result.n_fed_back = result.n_fed_back;
     j->result.n_fallbacks = result.n_fallbacks;
     j->result.predicted_kl = result.predicted_kl;
+    j->result.measured_kl = result.measured_kl;
     return status;
 }
 
@@ -513,7 +514,7 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
         resolved.linear.codec = QINS_CODEC_UNIFORM;
         resolved.pack = QINS_PACK_ENTROPY;
     }
-    job j = {.options = &resolved, .errors = json_object(), .result = {.predicted_kl = -1}};
+    job j = {.options = &resolved, .errors = json_object(), .result = {.predicted_kl = -1, .measured_kl = -1}};
     qins_outdir *out = NULL;
     qins_status status = qins_compress_check_options(&resolved, err);
     if (status == QINS_OK) status = open_source(&j, model_path, err);

@@ -78,6 +78,12 @@ json_t *qins_receipt_tensor(const qins_encode_options *o, uint64_t n_bytes, cons
                      (json_int_t)n_bytes, "rel_mse", rel_mse);
 }
 
+/* What was predicted and what was measured on the part of the text that was held back. */
+static void add_losses(const qins_compress_result *r, json_t *calibration) {
+    if (r->predicted_kl >= 0) json_object_set_new(calibration, "predicted_kl", json_real(r->predicted_kl));
+    if (r->measured_kl >= 0) json_object_set_new(calibration, "measured_kl", json_real(r->measured_kl));
+}
+
 /* The text that rounding was calibrated on; null without one. */
 static qins_status calibration(const qins_compress_options *o, const qins_compress_result *r, json_t **out,
                                qins_error *err) {
@@ -86,7 +92,9 @@ static qins_status calibration(const qins_compress_options *o, const qins_compre
     if (strcmp(o->calibrate, "self") == 0) { /* the model wrote it: there is no file */
         *out = json_pack("{s:s, s:I, s:I, s:I}", "text", "self", "tokens", (json_int_t)o->calibrate_tokens, "fed_back",
                          (json_int_t)r->n_fed_back, "fallbacks", (json_int_t)r->n_fallbacks);
-        return *out != NULL ? QINS_OK : qins_fail_memory(err, 0, "a receipt");
+        if (*out == NULL) return qins_fail_memory(err, 0, "a receipt");
+        add_losses(r, *out);
+        return QINS_OK;
     }
     qins_map map;
     char hex[17];
@@ -97,8 +105,9 @@ static qins_status calibration(const qins_compress_options *o, const qins_compre
                      "xxh3_64", hex, "tokens", (json_int_t)o->calibrate_tokens, "fed_back", (json_int_t)r->n_fed_back,
                      "fallbacks", (json_int_t)r->n_fallbacks);
     qins_map_close(&map);
-    if (*out != NULL) return QINS_OK;
-    return qins_fail(err, QINS_ERR_FORMAT, "%s: its name is not UTF-8", o->calibrate);
+    if (*out == NULL) return qins_fail(err, QINS_ERR_FORMAT, "%s: its name is not UTF-8", o->calibrate);
+    add_losses(r, *out);
+    return QINS_OK;
 }
 
 qins_status qins_receipt_write(qins_outdir *out, const qins_checkpoint *checkpoint, json_t *config,

@@ -196,6 +196,12 @@ static bool same_key(const qins_rounded *r, const char *key) {
 
 /* ---- opening ---- */
 
+static void forget_layers(qins_rounded *r) {
+    for (size_t i = 0; i < r->n_entries; i++)
+        free(r->entries[i].name);
+    r->n_entries = r->n_layers = 0;
+}
+
 /* Finished layers, as many as the hidden states are after. The states are written last. */
 static void read_finished(qins_rounded *r) {
     qins_map map;
@@ -206,9 +212,7 @@ static void read_finished(qins_rounded *r) {
     while (r->n_layers < n_layers && read_layer(r, NULL))
         r->n_layers++;
     if (r->n_layers == n_layers) return;
-    for (size_t i = 0; i < r->n_entries; i++)
-        free(r->entries[i].name);
-    r->n_entries = r->n_layers = 0; /* damaged: begin anew */
+    forget_layers(r); /* damaged: begin anew */
 }
 
 qins_status qins_rounded_open(const char *out_path, const char key[QINS_ROUNDED_KEY], qins_rounded **out,
@@ -248,6 +252,12 @@ void qins_rounded_close(qins_rounded *r, bool remove) {
     XXH3_freeState(r->hash);
     free(r->path);
     free(r);
+}
+
+qins_status qins_rounded_restart(qins_rounded *r, qins_error *err) {
+    if (unlinkat(r->lock_fd, HIDDEN_NAME, 0) != 0 && errno != ENOENT) return fail_io(r, "remove hidden states", err);
+    forget_layers(r);
+    return QINS_OK;
 }
 
 size_t qins_rounded_n_layers(const qins_rounded *r) {

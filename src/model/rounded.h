@@ -27,6 +27,9 @@ size_t qins_rounded_n_layers(const qins_rounded *rounded);
 /* Hidden states after the last finished layer. */
 qins_status qins_rounded_load_hidden(qins_rounded *rounded, float *hidden, size_t n, qins_error *err);
 
+/* Throws the layers away, to begin with the first one again. */
+qins_status qins_rounded_restart(qins_rounded *rounded, qins_error *err);
+
 /* Small results that come before the layers: text, sensitivities. False when there is none of this name and size. */
 bool qins_rounded_load(const qins_rounded *rounded, const char *name, void *data, size_t n);
 qins_status qins_rounded_save(qins_rounded *rounded, const char *name, const void *data, size_t n, qins_error *err);

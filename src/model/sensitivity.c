@@ -18,7 +18,9 @@ typedef struct pass {
     const qins_plan *plan;
     const qins_calibration_text *text;
     size_t n_sequences, n_tokens;
-    double *kl;
+    size_t first_sequence;
+    qins_losses *losses;
+    double *kl; /* of losses */
     float *const *row_kl;
     float *states;   /* [n_layers + 1][n_tokens][hidden]: before every layer and after the last */
     float *gradient; /* [n_tokens][hidden] */
@@ -28,7 +30,11 @@ typedef struct pass {
     /* and gradients of it */
     float *d_out, *d_inner, *d_gate_up, *d_in, *d_heads, *d_qkv, *d_x;
     qins_group groups[N_GROUPS];
-    double *squares[N_GROUPS][QINS_MAX_GROUP]; /* [n_rows]: sum of squared output gradients */
+    double *squares[N_GROUPS]
+                   [QINS_MAX_GROUP]; /* [n_rows]: sum of squared output gradients, each times its token's share */
+    float *inputs[N_GROUPS];         /* [n_tokens][n_cols]: of one layer, in the basis of the group */
+    float *shares;       /* [n_layers][N_GROUPS][n_tokens]: of the error that rounding makes on a token; 1 on average */
+    double *conditional; /* [n_layers][N_GROUPS]: sum of D over columns, a column and token */
 } pass;
 
 /* ---- groups ---- */
@@ -86,31 +92,70 @@ static double energy(const float *w, size_t n) {
     return sum;
 }
 
-/* What a group's matrices cost, from their gradients and the moments of their inputs. */
-static qins_status rate_group(const pass *p, size_t g, qins_error *err) {
+static bool is_encoded(const qins_plan_item *item, size_t row) {
+    for (size_t i = 0; i < item->split.n_pieces; i++)
+        if (row >= item->split.pieces[i].begin && row < item->split.pieces[i].end) return item->split.pieces[i].encoded;
+    return item->split.n_pieces == 0;
+}
+
+static size_t group_cols(const pass *p, size_t g) {
+    const qins_hparams *h = p->h;
+    return g == GROUP_O ? h->n_heads * h->head_dim : g == GROUP_DOWN ? h->intermediate_size : h->hidden_size;
+}
+
+/* D of H = U D U^T from n_tokens inputs is too small: column j was fitted with as many columns as come after it. What
+ * it is on other inputs when U comes from n_fit. */
+static double held_out(double d, double n_regressors, double n_tokens, double n_fit) {
+    static const double MOST = 0.9; /* of the tokens: beyond it damping holds D up */
+    double share = fmin(n_regressors / n_tokens, MOST);
+    return d / (1 - share) * (1 + n_regressors / n_fit);
+}
+
+/* From the inputs of a group: what rounding its matrices to errors of mean square 1 does to their outputs. With e = m
+ * U^-1, m the rounding errors that feedback leaves, the output error on input x is m . U^-1 x. */
+static qins_status weigh_inputs(const pass *p, size_t l, size_t g, qins_error *err) {
     const qins_group *group = &p->groups[g];
+    double *conditional = &p->conditional[l * N_GROUPS + g];
+    float *shares = p->shares + (l * N_GROUPS + g) * p->n_tokens;
+    *conditional = 0;
     if (group->moments == NULL) return QINS_OK;
     qins_feedback f;
     qins_status status = qins_feedback_factor(group->moments, group->n_cols, DAMPING, &f, NULL, err);
     if (status == QINS_ERR_ARGUMENT) return QINS_OK; /* no inputs: whatever they are, nothing moves */
     if (status != QINS_OK) return status;
-    double conditional = 0, n = (double)p->n_tokens;
+    size_t n_fit = p->text->n_sequences - p->text->n_held;
+    double n = (double)p->n_tokens, total = 0;
     for (size_t k = 0; k < f.n; k++)
-        conditional += (double)f.d[k] / (double)f.n / n;
+        *conditional +=
+            held_out((double)f.d[k], (double)(f.n - 1 - k), n, (double)(n_fit * p->text->window)) / (double)f.n / n;
+    qins_dense_solve_unit_upper(p->n_tokens, f.n, f.u, p->inputs[g]);
+    for (size_t t = 0; t < p->n_tokens; t++) {
+        shares[t] = (float)energy(p->inputs[g] + t * f.n, f.n);
+        total += (double)shares[t];
+    }
+    for (size_t t = 0; t < p->n_tokens; t++)
+        shares[t] = total > 0 ? (float)((double)shares[t] * n / total) : 1;
     qins_feedback_free(&f);
+    return QINS_OK;
+}
+
+/* What a group's matrices cost, from their gradients. */
+static void rate_group(const pass *p, size_t l, size_t g) {
+    const qins_group *group = &p->groups[g];
+    double conditional = p->conditional[l * N_GROUPS + g], n = (double)p->n_tokens;
     for (size_t i = 0; i < group->n; i++) {
         const qins_group_matrix *m = &group->matrices[i];
         if (m->w == NULL || m->item == NULL) continue;
         size_t index = (size_t)(m->item - p->plan->items);
-        double sum = 0;
+        double sum = 0, *squares = p->losses->squared_gradient + p->losses->first_row[index];
         for (size_t r = 0; r < m->affine->weight.n_rows; r++) {
-            double row = 0.5 * conditional * p->squares[g][i][r] / n * energy(m->w + r * group->n_cols, group->n_cols);
+            squares[r] = p->squares[g][i][r] / n;
+            double row = 0.5 * conditional * squares[r] * energy(m->w + r * group->n_cols, group->n_cols);
             if (p->row_kl != NULL && p->row_kl[index] != NULL) p->row_kl[index][r] = (float)row;
-            sum += row;
+            if (is_encoded(m->item, r)) sum += row;
         }
         p->kl[index] = sum;
     }
-    return QINS_OK;
 }
 
 /* ---- one layer ---- */
@@ -122,8 +167,8 @@ static void apply(const qins_group *g, const float *x, size_t n, const size_t *o
 }
 
 /* dx := sum of W^T dy over the matrices, out of the basis of the group; squared gradients are added up. */
-static void apply_backward(pass *p, size_t which, const float *dy, size_t n, const size_t *offsets, size_t ldy,
-                           float *dx) {
+static void apply_backward(pass *p, size_t which, const float *shares, const float *dy, size_t n, const size_t *offsets,
+                           size_t ldy, float *dx) {
     const qins_group *g = &p->groups[which];
     float beta = 0;
     for (size_t i = 0; i < g->n; i++) {
@@ -132,7 +177,7 @@ static void apply_backward(pass *p, size_t which, const float *dy, size_t n, con
         const float *d = dy + offsets[i];
         for (size_t t = 0; t < n; t++)
             for (size_t r = 0; r < n_rows; r++)
-                p->squares[which][i][r] += (double)d[t * ldy + r] * (double)d[t * ldy + r];
+                p->squares[which][i][r] += (double)shares[t] * (double)d[t * ldy + r] * (double)d[t * ldy + r];
         qins_dense_nn(n, g->n_cols, n_rows, 1.0f, d, ldy, g->matrices[i].w, g->n_cols, beta, dx, g->n_cols);
         beta = 1;
     }
@@ -171,8 +216,8 @@ static const qins_norm *mlp_norm(const qins_hparams *h, const qins_layer *layer)
 }
 
 /* Hidden states of one sequence through the layer, everything kept that the way back needs. Their moments are observed
- * when `observe`. out: may be NULL. */
-static void forward(pass *p, const qins_layer *layer, const float *hidden, bool observe, float *out) {
+ * when `observe` and the inputs of the groups kept as those of sequence s. out: may be NULL. */
+static void forward(pass *p, const qins_layer *layer, size_t s, const float *hidden, bool observe, float *out) {
     const qins_hparams *h = p->h;
     size_t n = p->text->window, width = h->hidden_size, inner = h->intermediate_size;
     qins_group *g = p->groups;
@@ -201,8 +246,11 @@ static void forward(pass *p, const qins_layer *layer, const float *hidden, bool 
     apply(&g[GROUP_DOWN], p->inner, n, o.one, p->mlp_out, width);
     if (observe) {
         const float *inputs[N_GROUPS] = {p->attn_in, p->heads, p->mlp_in, p->inner};
-        for (size_t i = 0; i < N_GROUPS; i++)
+        for (size_t i = 0; i < N_GROUPS; i++) {
+            size_t values = n * group_cols(p, i);
             qins_group_observe(&g[i], inputs[i], n);
+            memcpy(p->inputs[i] + s * values, inputs[i], values * sizeof(float));
+        }
     }
     if (out == NULL) return;
     qins_apply_norm(h, &layer->mlp_post_norm, width, p->mlp_out, width, n, p->x, width);
@@ -210,28 +258,33 @@ static void forward(pass *p, const qins_layer *layer, const float *hidden, bool 
     add(out, p->x, n * width);
 }
 
+static const float *shares_of(const pass *p, size_t layer, size_t group, size_t sequence) {
+    return p->shares + (layer * N_GROUPS + group) * p->n_tokens + sequence * p->text->window;
+}
+
 /* gradient: of the layer's output, becomes that of its input. After forward() of the same sequence. */
-static qins_status backward(pass *p, const qins_layer *layer, const float *hidden, float *gradient, qins_error *err) {
+static qins_status backward(pass *p, size_t l, size_t s, const float *hidden, float *gradient, qins_error *err) {
+    const qins_layer *layer = &p->model->layers[l];
     const qins_hparams *h = p->h;
     size_t n = p->text->window, width = h->hidden_size, inner = h->intermediate_size;
     offsets o = offsets_of(p);
     qins_norm_backward(h, &layer->mlp_post_norm, width, p->mlp_out, width, n, gradient, width, p->d_out, width);
-    apply_backward(p, GROUP_DOWN, p->d_out, n, o.one, width, p->d_inner);
+    apply_backward(p, GROUP_DOWN, shares_of(p, l, GROUP_DOWN, s), p->d_out, n, o.one, width, p->d_inner);
     if (o.gated)
         qins_activate_gated_backward(h->activation, p->gate_up, inner, n, p->d_inner, p->d_gate_up);
     else
         qins_activate_backward(h->activation, p->gate_up, p->d_inner, n * inner, p->d_gate_up);
-    apply_backward(p, GROUP_IN, p->d_gate_up, n, o.in, o.in_row, p->d_in);
+    apply_backward(p, GROUP_IN, shares_of(p, l, GROUP_IN, s), p->d_gate_up, n, o.in, o.in_row, p->d_in);
     const float *mlp_from = h->parallel_residual ? hidden : p->middle;
     qins_norm_backward(h, mlp_norm(h, layer), width, mlp_from, width, n, p->d_in, width, p->d_x, width);
     /* The attention block does not feed the MLP of a layer with parallel blocks. */
     if (!h->parallel_residual) add(gradient, p->d_x, n * width);
     qins_norm_backward(h, &layer->attn_post_norm, width, p->attn_out, width, n, gradient, width, p->d_out, width);
     if (h->parallel_residual) add(gradient, p->d_x, n * width);
-    apply_backward(p, GROUP_O, p->d_out, n, o.one, width, p->d_heads);
+    apply_backward(p, GROUP_O, shares_of(p, l, GROUP_O, s), p->d_out, n, o.one, width, p->d_heads);
     qins_status status = qins_sequence_attend_backward(&p->attention, h, layer, p->qkv, p->d_heads, p->d_qkv, err);
     if (status != QINS_OK) return status;
-    apply_backward(p, GROUP_QKV, p->d_qkv, n, o.qkv, o.qkv_row, p->d_in);
+    apply_backward(p, GROUP_QKV, shares_of(p, l, GROUP_QKV, s), p->d_qkv, n, o.qkv, o.qkv_row, p->d_in);
     qins_norm_backward(h, &layer->attn_norm, width, hidden, width, n, p->d_in, width, p->d_x, width);
     add(gradient, p->d_x, n * width);
     return QINS_OK;
@@ -250,9 +303,10 @@ static float *gradient_of(const pass *p, size_t sequence) {
 static void embed(pass *p) {
     const qins_model *m = p->model;
     size_t width = p->h->hidden_size;
+    const int32_t *ids = p->text->ids + p->first_sequence * p->text->window;
     for (size_t t = 0; t < p->n_tokens; t++) {
         float *x = p->states + t * width;
-        qins_matrix_decode_rows(&m->embed, (size_t)p->text->ids[t], 1, x);
+        qins_matrix_decode_rows(&m->embed, (size_t)ids[t], 1, x);
         for (size_t i = 0; i < width; i++)
             x[i] *= p->h->embedding_scale;
         if (!m->positions.present) continue;
@@ -359,16 +413,31 @@ static qins_status prepare(pass *p, qins_error *err) {
     const struct {
         float **to;
         size_t rows, cols;
-    } buffers[] = {{&p->states, states, width}, {&p->gradient, p->n_tokens, width},
-                   {&p->x, n, width},           {&p->attn_in, n, width},
-                   {&p->qkv, n, row},           {&p->qkv_used, n, row},
-                   {&p->heads, n, heads},       {&p->attn_out, n, width},
-                   {&p->middle, n, width},      {&p->mlp_in, n, width},
-                   {&p->gate_up, n, 2 * inner}, {&p->inner, n, inner},
-                   {&p->mlp_out, n, width},     {&p->d_out, n, width},
-                   {&p->d_inner, n, inner},     {&p->d_gate_up, n, 2 * inner},
-                   {&p->d_in, n, width},        {&p->d_heads, n, heads},
-                   {&p->d_qkv, n, row},         {&p->d_x, n, width}};
+    } buffers[] = {{&p->states, states, width},
+                   {&p->gradient, p->n_tokens, width},
+                   {&p->x, n, width},
+                   {&p->attn_in, n, width},
+                   {&p->qkv, n, row},
+                   {&p->qkv_used, n, row},
+                   {&p->heads, n, heads},
+                   {&p->attn_out, n, width},
+                   {&p->middle, n, width},
+                   {&p->mlp_in, n, width},
+                   {&p->gate_up, n, 2 * inner},
+                   {&p->inner, n, inner},
+                   {&p->mlp_out, n, width},
+                   {&p->d_out, n, width},
+                   {&p->d_inner, n, inner},
+                   {&p->d_gate_up, n, 2 * inner},
+                   {&p->d_in, n, width},
+                   {&p->d_heads, n, heads},
+                   {&p->d_qkv, n, row},
+                   {&p->d_x, n, width},
+                   {&p->inputs[0], p->n_tokens, group_cols(p, 0)},
+                   {&p->inputs[1], p->n_tokens, group_cols(p, 1)},
+                   {&p->inputs[2], p->n_tokens, group_cols(p, 2)},
+                   {&p->inputs[3], p->n_tokens, group_cols(p, 3)},
+                   {&p->shares, h->n_layers * N_GROUPS, p->n_tokens}};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         size_t values;
         bool fits = qins_mul_size(buffers[i].rows, buffers[i].cols, &values);
@@ -376,15 +445,19 @@ static qins_status prepare(pass *p, qins_error *err) {
         if (*buffers[i].to == NULL)
             return qins_fail_memory(err, buffers[i].rows * buffers[i].cols * sizeof(float), "activations");
     }
+    p->conditional = qins_alloc(h->n_layers * N_GROUPS, sizeof *p->conditional);
+    if (p->conditional == NULL) return qins_fail_memory(err, h->n_layers * N_GROUPS * sizeof(double), "moments");
     return qins_sequence_attention_init(&p->attention, h, n, err);
 }
 
 static void release(pass *p) {
-    float *buffers[] = {p->states,   p->gradient,  p->x,      p->attn_in, p->qkv,   p->qkv_used, p->heads,
-                        p->attn_out, p->middle,    p->mlp_in, p->gate_up, p->inner, p->mlp_out,  p->d_out,
-                        p->d_inner,  p->d_gate_up, p->d_in,   p->d_heads, p->d_qkv, p->d_x};
+    float *buffers[] = {p->states,    p->gradient,  p->x,         p->attn_in, p->qkv,   p->qkv_used, p->heads,
+                        p->attn_out,  p->middle,    p->mlp_in,    p->gate_up, p->inner, p->mlp_out,  p->d_out,
+                        p->d_inner,   p->d_gate_up, p->d_in,      p->d_heads, p->d_qkv, p->d_x,      p->inputs[0],
+                        p->inputs[1], p->inputs[2], p->inputs[3], p->shares};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
+    free(p->conditional);
     close_groups(p);
     qins_sequence_attention_free(&p->attention);
 }
@@ -408,7 +481,9 @@ static qins_status run(pass *p, reporter *r, qins_error *err) {
     for (size_t l = 0; l < n_layers && status == QINS_OK; l++) {
         status = open_groups(p, l, err);
         for (size_t s = 0; s < p->n_sequences && status == QINS_OK; s++)
-            forward(p, &p->model->layers[l], states_of(p, l, s), false, states_of(p, l + 1, s));
+            forward(p, &p->model->layers[l], s, states_of(p, l, s), true, states_of(p, l + 1, s));
+        for (size_t g = 0; g < N_GROUPS && status == QINS_OK; g++)
+            status = weigh_inputs(p, l, g, err);
         close_groups(p);
         if (status == QINS_OK) status = step(r, err);
     }
@@ -416,11 +491,11 @@ static qins_status run(pass *p, reporter *r, qins_error *err) {
     for (size_t l = n_layers; l-- > 0 && status == QINS_OK;) {
         status = open_groups(p, l, err);
         for (size_t s = 0; s < p->n_sequences && status == QINS_OK; s++) {
-            forward(p, &p->model->layers[l], states_of(p, l, s), true, NULL);
-            status = backward(p, &p->model->layers[l], states_of(p, l, s), gradient_of(p, s), err);
+            forward(p, &p->model->layers[l], s, states_of(p, l, s), false, NULL);
+            status = backward(p, l, s, states_of(p, l, s), gradient_of(p, s), err);
         }
         for (size_t g = 0; g < N_GROUPS && status == QINS_OK; g++)
-            status = rate_group(p, g, err);
+            rate_group(p, l, g);
         close_groups(p);
         for (size_t i = 0; i < 2 && status == QINS_OK; i++)
             status = step(r, err);
@@ -430,7 +505,7 @@ static qins_status run(pass *p, reporter *r, qins_error *err) {
 }
 
 qins_status qins_sensitivities(const qins_model *model, const qins_plan *plan, const qins_calibration_text *text,
-                               size_t max_sequences, qins_progress progress, void *progress_user, double *kl,
+                               size_t n_sequences, qins_progress progress, void *progress_user, qins_losses *losses,
                                float *const *row_kl, qins_error *err) {
     const qins_hparams *h = &model->weights->hparams;
     if (h->n_experts > 0)
@@ -440,15 +515,19 @@ qins_status qins_sensitivities(const qins_model *model, const qins_plan *plan, c
               .h = h,
               .plan = plan,
               .text = text,
-              .n_sequences = qins_min_size(max_sequences, text->n_sequences),
-              .kl = kl,
+              .n_sequences = n_sequences,
+              .first_sequence = text->n_sequences - n_sequences,
+              .losses = losses,
+              .kl = losses->kl,
               .row_kl = row_kl};
     p.n_tokens = p.n_sequences * text->window;
-    memset(kl, 0, plan->n_items * sizeof *kl);
     reporter r = {progress, progress_user, 0, 3 * h->n_layers};
     int blas_threads = qins_dense_begin();
     qins_status status = prepare(&p, err);
     if (status == QINS_OK) status = run(&p, &r, err);
+    if (status == QINS_OK)
+        memcpy(losses->hidden, states_of(&p, h->n_layers, n_sequences) - losses->n_hidden,
+               losses->n_hidden * sizeof(float));
     release(&p);
     qins_dense_end(blas_threads);
     return status;

@@ -11,7 +11,7 @@ static void check(qins_status status, const qins_error *err) {
 }
 
 static qins_calibration_text random_text(const qins_model *model) {
-    qins_calibration_text text = {malloc(WINDOW * SEQUENCES * sizeof(int32_t)), SEQUENCES, WINDOW};
+    qins_calibration_text text = {malloc(WINDOW * SEQUENCES * sizeof(int32_t)), SEQUENCES, WINDOW, 0};
     rng r = {5};
     for (size_t i = 0; i < WINDOW * SEQUENCES; i++)
         text.ids[i] = (int32_t)(rng_bits(&r) % model->weights->hparams.vocab_size);
@@ -48,7 +48,7 @@ static double largest_difference(const char *path, const qins_compress_options *
     check(qins_plan_make(options, model->weights, &plan, &err), &err);
     check(qins_rounded_open(out, "0123456789abcdef0123456789abcdef", &rounded, &err), &err);
     qins_calibration_text text = random_text(model);
-    check(qins_calibrate(model, &plan, &text, rounded, NULL, NULL, result, &err), &err);
+    check(qins_calibrate(model, &plan, &text, NULL, rounded, NULL, NULL, result, &err), &err);
 
     size_t n = WINDOW * SEQUENCES, width = model->weights->hparams.hidden_size,
            vocab = model->weights->hparams.vocab_size;

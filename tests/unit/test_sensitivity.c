@@ -11,7 +11,7 @@ static void check(qins_status status, const qins_error *err) {
 }
 
 static qins_calibration_text random_text(const qins_model *model) {
-    qins_calibration_text text = {malloc(WINDOW * SEQUENCES * sizeof(int32_t)), SEQUENCES, WINDOW};
+    qins_calibration_text text = {malloc(WINDOW * SEQUENCES * sizeof(int32_t)), SEQUENCES, WINDOW, 0};
     rng r = {5};
     for (size_t i = 0; i < WINDOW * SEQUENCES; i++)
         text.ids[i] = (int32_t)(rng_bits(&r) % model->weights->hparams.vocab_size);
@@ -68,12 +68,13 @@ static void check_prediction(const char *path) {
     options.embed_bits = 6;
     check(qins_plan_make(&options, model->weights, &plan, &err), &err);
     qins_calibration_text text = random_text(model);
-    double *kl = calloc(plan.n_items, sizeof *kl);
     float **row_kl = calloc(plan.n_items, sizeof *row_kl);
     for (size_t i = 0; i < plan.n_items; i++)
         if (plan.items[i].parameter->role == QINS_ROLE_LINEAR)
             row_kl[i] = calloc((size_t)plan.items[i].parameter->shape[0], sizeof **row_kl);
-    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, kl, row_kl, &err);
+    qins_losses losses;
+    check(qins_losses_new(&plan, 0, &losses, &err), &err);
+    qins_status status = qins_sensitivities(model, &plan, &text, SEQUENCES, NULL, NULL, &losses, row_kl, &err);
     if (model->weights->hparams.n_experts > 0) {
         assert_int_equal(status, QINS_ERR_UNSUPPORTED);
     } else {
@@ -82,13 +83,13 @@ static void check_prediction(const char *path) {
             double sum = 0;
             for (size_t r = 0; row_kl[i] != NULL && r < (size_t)plan.items[i].parameter->shape[0]; r++)
                 sum += (double)row_kl[i][r];
-            if (row_kl[i] != NULL) assert_close(sum, kl[i], 1e-4 * kl[i]);
+            if (row_kl[i] != NULL) assert_close(sum, losses.kl[i], 1e-4 * losses.kl[i]);
         }
         check(qins_compress(path, out, &options, NULL, &err), &err);
         check(qins_model_open(out, NULL, &coarse, &err), &err);
         size_t vocab = model->weights->hparams.vocab_size;
         float *p = logits_of(model, &text), *q = logits_of(coarse, &text);
-        double found = mean_kl(p, q, WINDOW * SEQUENCES, vocab), predicted = qins_predict_kl(&plan, kl);
+        double found = mean_kl(p, q, WINDOW * SEQUENCES, vocab), predicted = qins_predict_kl(&plan, losses.kl);
         print_message("%-24s predicted %.3g, found %.3g\n", strrchr(path, '/') + 1, predicted, found);
         if (!(predicted > 0.7 * found && predicted < 1.7 * found))
             fail_msg("%s: predicted %g, found %g", path, predicted, found);
@@ -99,7 +100,7 @@ static void check_prediction(const char *path) {
     for (size_t i = 0; i < plan.n_items; i++)
         free(row_kl[i]);
     free(row_kl);
-    free(kl);
+    qins_losses_free(&losses);
     qins_plan_free(&plan);
     qins_calibration_free(&text);
     qins_model_close(model);
