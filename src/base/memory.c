@@ -15,7 +15,7 @@ void *qins_alloc_aligned(size_t n, size_t element_size) {
     if (!qins_mul_size(n, element_size, &n_bytes) || n_bytes > SIZE_MAX - HUGE_PAGE) return NULL;
     n_bytes = qins_round_up(n_bytes > 0 ? n_bytes : 1, ALIGNMENT);
     bool huge = n_bytes >= HUGE_PAGE;
-    void *p = aligned_alloc(huge ? HUGE_PAGE : ALIGNMENT, n_bytes);
+    void *p = huge ? aligned_alloc(HUGE_PAGE, qins_round_up(n_bytes, HUGE_PAGE)) : aligned_alloc(ALIGNMENT, n_bytes);
 #ifdef MADV_HUGEPAGE
     /* Fewer misses of the translation cache; where the system has no huge pages, nothing happens. */
     if (p != NULL && huge) (void)madvise(p, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
