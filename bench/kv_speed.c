@@ -5,6 +5,7 @@
  * The cache is filled with random rows instead of evaluating a text, which would take long and change nothing: then
  * single tokens are evaluated at the position, the widths in turn (A B C A B C ...), and the medians are printed.
  */
+#include "measure/stats.h"
 #include "model/session.h"
 
 #include <stdio.h>
@@ -48,11 +49,6 @@ static void fill(qins_session *s, size_t n) {
     free(scratch);
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 int main(int argc, char **argv) {
     qins_model *model = NULL;
     qins_error err = {0};
@@ -87,8 +83,8 @@ int main(int argc, char **argv) {
     free(logits);
     double first = 0, first_cpu = 0;
     for (int w = 0; w < N_WIDTHS; w++) {
-        qsort(times[w], rounds, sizeof times[w][0], compare);
-        qsort(cpu[w], rounds, sizeof cpu[w][0], compare);
+        qins_sort(times[w], rounds);
+        qins_sort(cpu[w], rounds);
         double median = times[w][rounds / 2], median_cpu = cpu[w][rounds / 2];
         if (w == 0) {
             first = median;

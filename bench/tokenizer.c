@@ -7,6 +7,7 @@
  * of spaces shows whether the time grows faster than the input. Ids are decoded and compared with the text: what this
  * tokenizer does not keep is said.
  */
+#include "measure/stats.h"
 #include "model/model.h"
 
 #include <stdio.h>
@@ -24,11 +25,6 @@ static double seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void fail(const char *what, const qins_error *err) {
@@ -50,7 +46,7 @@ static char *read_text(const char *path, size_t *n_bytes) {
     return text;
 }
 
-/* Cut after every empty line. */
+/* Cut at the ends of lines, into pieces of more than 400 bytes. */
 static void cut_paragraphs(const char *text, size_t n_bytes, pieces *p) {
     p->n = 0;
     p->start[0] = 0;
@@ -77,7 +73,7 @@ static double median_of_encode(const qins_tokenizer *t, const char *text, const 
     double times[ROUNDS];
     for (int r = 0; r < ROUNDS; r++)
         times[r] = encode_all(t, text, p);
-    qsort(times, ROUNDS, sizeof *times, compare);
+    qins_sort(times, ROUNDS);
     return times[ROUNDS / 2];
 }
 
@@ -97,7 +93,7 @@ static double median_of_decode(const qins_tokenizer *t, const char *text, size_t
         free(back);
     }
     free(ids);
-    qsort(times, ROUNDS, sizeof *times, compare);
+    qins_sort(times, ROUNDS);
     return times[ROUNDS / 2];
 }
 

@@ -1,6 +1,7 @@
 /* Speed beside this machine's own limits. SPDX-License-Identifier: MIT */
 #include "base/base.h"
 #include "kernel/matrix.h"
+#include "measure/stats.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -167,11 +168,6 @@ static qins_status measure_machine(qins_bench_result *r, qins_error *err) {
 
 /* ---- the model ---- */
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static int32_t some_id(size_t i, size_t vocab_size) {
     return (int32_t)(i * 7919 % vocab_size);
 }
@@ -202,7 +198,7 @@ static qins_status measure_session(qins_session *session, const qins_bench_optio
         times[i] = seconds() - start;
     }
     if (status != QINS_OK) return status;
-    qsort(times, n, sizeof *times, ascending);
+    qins_sort(times, n);
     r->decode_tps = 1 / times[n / 2];
     return QINS_OK;
 }

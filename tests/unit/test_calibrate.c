@@ -1,5 +1,6 @@
 /* The layer-by-layer pass of calibration is the model's own forward pass, in every family. SPDX-License-Identifier: MIT
  */
+#include "each_family.h"
 #include "model/calibrate.h"
 #include "scratch_dir.h"
 #include "testing.h"
@@ -79,23 +80,6 @@ static double largest_difference(const char *path, const qins_compress_options *
     return largest / scale;
 }
 
-static void every_family(void (*test)(const char *path)) {
-    const char *folder = QINS_SOURCE_DIR "/tests/golden/families";
-    DIR *d = opendir(folder);
-    assert_non_null(d);
-    size_t n = 0;
-    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        char path[600];
-        struct stat st;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (e->d_name[0] == '.' || stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) continue;
-        test(path);
-        n++;
-    }
-    closedir(d);
-    assert_true(n >= 20);
-}
-
 static void check_plain(const char *path) {
     qins_compress_options options;
     qins_calibrate_result result;
@@ -108,7 +92,7 @@ static void check_plain(const char *path) {
 
 static void without_rounding_hidden_states_are_those_of_the_model(void **state) {
     (void)state;
-    every_family(check_plain);
+    each_family(check_plain);
 }
 
 static bool has_experts(const char *path) {
@@ -134,7 +118,7 @@ static void check_rounded(const char *path) {
 
 static void every_family_can_be_rounded(void **state) {
     (void)state;
-    every_family(check_rounded);
+    each_family(check_rounded);
 }
 
 static void experts_with_few_tokens_fall_back_and_are_counted(void **state) {
