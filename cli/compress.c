@@ -113,9 +113,12 @@ static bool parse_sparsity(const char *text, void *value) {
     return true;
 }
 
+static const char *const prune_names[] = {"auto", "loss", "magnitude", NULL};
+enum { PRUNE_AUTO, PRUNE_LOSS, PRUNE_MAGNITUDE };
+
 typedef struct compress_arguments {
     common_options common;
-    int codec, storage, rotate, bits, packing;
+    int codec, storage, rotate, bits, packing, prune;
     scale_choice scale;
     sparsity_choice sparsity;
     double bpw, file_bpw, alpha;
@@ -166,10 +169,20 @@ static int refuse_contradictions(const compress_arguments *a, qins_codec codec, 
     if (a->bits == LOG_ONLY_BITS && codec != QINS_CODEC_LOG)
         return usage_error("option '--bits 9' goes with '--codec log' only; the others take 3 to 8");
     bool has_zero = codec == QINS_CODEC_LOG || codec == QINS_CODEC_RATIONAL;
-    if (a->sparsity.share > 0 &&
-        (!has_zero || a->rotate == ROTATE_ON || (a->rotate == ROTATE_AUTO && storage == QINS_STORAGE_PACKED)))
-        return usage_error("option '--sparsity' goes with '--codec log' or 'rational', which have a code for zero, and "
-                           "'--rotate off': a rotation would fill the zeros");
+    bool uniform = codec == QINS_CODEC_UNIFORM || a->file_bpw > 0;
+    bool rotates = a->rotate == ROTATE_ON || (a->rotate == ROTATE_AUTO && storage == QINS_STORAGE_PACKED);
+    if (a->sparsity.share > 0 && !uniform && (!has_zero || rotates))
+        return usage_error("option '--sparsity' goes with '--codec uniform' or '--file-bpw', and with '--codec log' or "
+                           "'rational' and '--rotate off': a rotation would fill their zeros");
+    if (a->sparsity.share > 0 && calibrates(a) && (a->bpw > 0 || a->size > 0 || a->max_kl > 0))
+        return usage_error("option '--sparsity' goes with '--bits' or '--file-bpw': what pruning costs is not foreseen "
+                           "when widths are chosen");
+    if (a->prune != PRUNE_AUTO && a->sparsity.share <= 0)
+        return usage_error("option '--prune' says how '--sparsity S' chooses: give both");
+    if (a->prune == PRUNE_LOSS && !(calibrates(a) && uniform && can_feed_back(a, QINS_CODEC_UNIFORM, storage)))
+        return usage_error(
+            "option '--prune loss' needs text, --calibrate FILE, and packed uniform codes with one scale "
+            "a row ('--codec uniform' or '--file-bpw')");
     if (a->alpha >= 0 && codec != QINS_CODEC_RATIONAL)
         return usage_error("option '--alpha' goes with '--codec rational' only");
     return EXIT_DONE;
@@ -188,6 +201,7 @@ static void fill_options(const compress_arguments *a, qins_compress_options *o, 
     o->linear.alpha = a->alpha > 0 ? a->alpha : 0;
     o->linear.sparsity = a->sparsity.share;
     o->linear.sparse_group = a->sparsity.group;
+    o->linear.prune_by_magnitude = a->prune == PRUNE_MAGNITUDE;
     o->bpw = a->bpw;
     o->file_bpw = a->file_bpw;
     o->pack = a->packing == 1 || a->codec == LOSSLESS ? QINS_PACK_ENTROPY : QINS_PACK_NONE;
@@ -372,8 +386,16 @@ int command_compress(int argc, char **argv) {
          .choices = sparsity_names,
          .parse = parse_sparsity,
          .expects = "a share between 0 and 1, or 2:4",
-         .help = "log and rational codes without rotation: the smallest weights become 0, this share of every row, or "
-                 "two of every four; saves bytes with --pack entropy only (default none)"},
+         .help = "uniform codes (of the rotated matrix), log and rational codes without rotation: this share of every "
+                 "row becomes 0, or two of every four; saves bytes with --pack entropy or --file-bpw only (default "
+                 "none)"},
+        {.name = "prune",
+         .kind = OPTION_CHOICE,
+         .value = &a.prune,
+         .value_name = "R",
+         .choices = prune_names,
+         .help = "which weights --sparsity takes: magnitude, the smallest; loss, those that cost least on the "
+                 "calibration text, later ones making up for them (default: loss for uniform codes with --calibrate)"},
         {.name = "targets",
          .kind = OPTION_TEXT,
          .value = &a.targets,

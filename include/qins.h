@@ -243,7 +243,8 @@ typedef enum qins_codec {
     QINS_CODEC_LOG = 1,      /* magnitudes equally spaced in log|w| */
     QINS_CODEC_RATIONAL = 2, /* z = sign(w)/(1+alpha|w|), z equally spaced */
     QINS_CODEC_GAUSS = 3,    /* Lloyd-Max levels of N(0,1) */
-    QINS_CODEC_UNIFORM = 4   /* equal steps */
+    QINS_CODEC_UNIFORM = 4,  /* equal steps */
+    QINS_CODEC_SPARSE = 5    /* equal steps with a zero among them: what uniform becomes with sparsity */
 } qins_codec;
 
 typedef enum qins_storage {
@@ -274,11 +275,16 @@ typedef struct qins_encode_options {
     qins_switch rotate;
     uint64_t rotation_seed;
     qins_scale_kind scale;
-    size_t group_size;   /* for QINS_SCALE_GROUP: a multiple of 4 */
-    double alpha;        /* rational codec; 0 = fit to least squared error */
-    double rate;         /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
-    double sparsity;     /* log and rational, not rotated: share of the smallest weights that becomes 0, below 1 */
+    size_t group_size; /* for QINS_SCALE_GROUP: a multiple of 4 */
+    double alpha;      /* rational codec; 0 = fit to least squared error */
+    double rate;       /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
+    /* Share of the weights that becomes 0, below 1. Log and rational: not rotated. Uniform: of the rotated matrix where
+     * it is rotated; becomes codec sparse. */
+    double sparsity;
     size_t sparse_group; /* of every so many neighbours in a row (2:4 is 0.5 of 4); 0: of every row */
+    /* Uniform with calibration: the smallest weights go, instead of those whose loss on the calibration text is least.
+     * All others always lose the smallest. */
+    bool prune_by_magnitude;
 } qins_encode_options;
 
 QINS_API void qins_encode_defaults(qins_encode_options *options);

@@ -17,6 +17,15 @@ void qins_codebook_sort(qins_codebook *book) {
     }
 }
 
+void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits) {
+    if (codec == QINS_CODEC_GAUSS)
+        qins_gauss_codebook(book, bits);
+    else if (codec == QINS_CODEC_SPARSE)
+        qins_sparse_codebook(book, bits);
+    else
+        qins_uniform_codebook(book, bits);
+}
+
 static unsigned encode_log(const qins_codebook *book, float u) {
     /* With a single magnitude (or none) a tiny weight is nearer to zero. */
     if (u == 0.0f || (book->log_min == book->log_max && fabs((double)u) <= 1e-8)) return 0;

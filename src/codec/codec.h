@@ -40,6 +40,16 @@ typedef struct qins_codebook {
     uint8_t cell_code[QINS_CELLS + 3];
 } qins_codebook;
 
+enum { QINS_CODEC_COUNT = QINS_CODEC_SPARSE + 1 };
+/* Equal steps. */
+static inline bool qins_codec_is_uniform(qins_codec codec) {
+    return codec == QINS_CODEC_UNIFORM || codec == QINS_CODEC_SPARSE;
+}
+/* Its table depends on the width alone. */
+static inline bool qins_codec_has_fixed_table(qins_codec codec) {
+    return codec == QINS_CODEC_GAUSS || qins_codec_is_uniform(codec);
+}
+
 const char *qins_codec_name(qins_codec codec);
 const char *qins_storage_name(qins_storage storage);
 const char *qins_scale_name(qins_scale_kind scale);
@@ -82,19 +92,26 @@ double qins_normal_quantile(double p);
 
 /* uniform.c: odd integers -(n-1), -(n-3) .. n-1. */
 void qins_uniform_codebook(qins_codebook *book, int bits);
+/* Even integers -n, -(n-2) .. n-2: code n/2 is zero. */
+void qins_sparse_codebook(qins_codebook *book, int bits);
+
+/* The table of a codec that has a fixed one. */
+void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits);
 
 /* rate.c: uniform codes whose step is chosen for an entropy coder. price: share of the rate-distortion slope that
  * rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
 #define QINS_RATE_PRICE 0.5
+/* sparsity: > 0 for the table with a zero, which the smallest values up to this share of all become. */
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
-int qins_rate_width(double rate, double price);
+int qins_rate_width(double rate, double price, double sparsity);
 /* Rate of the smallest step of a width, whose levels reach four standard deviations: the most it can hold. */
-double qins_rate_of_least_step(int bits, double *length);
+double qins_rate_of_least_step(int bits, double sparsity, double *length);
 /* Step in standard deviations that brings N(0,1) to `rate` bits a code; length[2^bits]: -log2 of the codes'
  * probabilities. */
-double qins_rate_step(int bits, double rate, double price, double *length);
-/* Scale of a row for the uniform table at a step in units of its root mean square. */
-float qins_rate_scale(const float *x, size_t n, double step);
+double qins_rate_step(int bits, double rate, double price, double sparsity, double *length);
+/* Scale of a row for the uniform table at a step in units of its root mean square. pruned: squares that it had besides
+ * x. */
+float qins_rate_scale(const float *x, size_t n, double pruned, double step);
 
 /* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
 static inline int qins_cell_of(const qins_codebook *book, float u) {
@@ -132,6 +149,8 @@ double qins_squared_error(const qins_codebook *book, const float *x, size_t n, f
 /* Sets the smallest `share` of a row to 0: of all of it, or of every `group` neighbours (a rest stays). Returns the
  * squares that went. */
 double qins_prune_row(float *x, size_t n_cols, double share, size_t group);
+/* The `n` smallest of a row. */
+double qins_prune_smallest(float *x, size_t n_cols, size_t n);
 
 /* ---- rotate.c ---- */
 

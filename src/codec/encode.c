@@ -14,6 +14,7 @@
 const char *const qins_part_suffix[QINS_PART_COUNT] = {"codes", "sign", "scales", "table", "log_range", "alpha"};
 
 enum { CHUNK_BYTES = 8 << 20, SAMPLE_VALUES = 1 << 17 };
+enum { MAX_SPARSE_GROUP = 128 };      /* feedback rounds so many pruned columns at a time */
 static const double LOG_FLOOR = 1e-8; /* magnitudes up to here do not widen the log range */
 /* A rotation adds up to 4,096 = 2^12 weights before it normalises them. */
 static const float ROTATION_LIMIT = FLT_MAX / 4096;
@@ -55,13 +56,18 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
             storage);
     if (o->scale == QINS_SCALE_GROUP && (o->group_size < 4 || o->group_size % 4 != 0))
         return qins_fail(err, QINS_ERR_ARGUMENT, "group size: expected a multiple of 4, not %zu", o->group_size);
-    if (o->rate != 0 && !(o->codec == QINS_CODEC_UNIFORM && packed && o->scale == QINS_SCALE_ROW && o->rate > 0))
+    if (o->codec == QINS_CODEC_UNIFORM && o->sparsity > 0) o->codec = QINS_CODEC_SPARSE;
+    if (o->rate != 0 && !(qins_codec_is_uniform(o->codec) && packed && o->scale == QINS_SCALE_ROW && o->rate > 0))
         return qins_fail(err, QINS_ERR_ARGUMENT, "a rate goes with codec uniform, packed storage and a scale a row");
     bool has_zero = o->codec == QINS_CODEC_LOG || o->codec == QINS_CODEC_RATIONAL;
-    if (o->sparsity != 0 && !(o->sparsity > 0 && o->sparsity < 1 && has_zero && o->rotate != QINS_ON))
+    bool can_prune = o->codec == QINS_CODEC_SPARSE || (has_zero && o->rotate != QINS_ON);
+    if (o->sparsity != 0 && !(o->sparsity > 0 && o->sparsity < 1 && can_prune))
         return qins_fail(err, QINS_ERR_ARGUMENT,
-                         "sparsity: expected a share below 1, codec log or rational, which have a code for zero, and "
-                         "no rotation, which would fill the zeros");
+                         "sparsity: expected a share below 1 and codec uniform, or log or rational without rotation: "
+                         "those have a code for zero");
+    if (o->sparse_group > MAX_SPARSE_GROUP || (o->sparse_group > 0 && MAX_SPARSE_GROUP % o->sparse_group != 0))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "sparse group: expected 0 or a divisor of %d, not %zu",
+                         MAX_SPARSE_GROUP, o->sparse_group);
     if (o->alpha != 0 && !(o->alpha >= QINS_MIN_ALPHA && o->alpha <= QINS_MAX_ALPHA))
         return qins_fail(err, QINS_ERR_ARGUMENT, "alpha: expected %g to %g or fit, not %g", QINS_MIN_ALPHA,
                          QINS_MAX_ALPHA, o->alpha);
@@ -117,7 +123,7 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
         else
             ok = ok && set_part(&parts[QINS_PART_SCALES], "F32", 4, 3, by_group);
         if (o->codec == QINS_CODEC_RATIONAL) ok = ok && set_part(&parts[QINS_PART_ALPHA], "F32", 4, 1, &one);
-        parts[QINS_PART_TABLE].shared = o->codec == QINS_CODEC_GAUSS || o->codec == QINS_CODEC_UNIFORM;
+        parts[QINS_PART_TABLE].shared = qins_codec_has_fixed_table(o->codec);
     }
     if (!ok) return qins_fail(err, QINS_ERR_ARGUMENT, "a matrix of %zu x %zu is too large", n_rows, n_cols);
     return QINS_OK;
@@ -125,7 +131,7 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
 
 /* ---- rows ---- */
 
-/* Reads, prunes and rotates a row; column of the first value that is not finite, or n_cols. *pruned: squares of what
+/* Reads, rotates and prunes a row; column of the first value that is not finite, or n_cols. *pruned: squares of what
  * became 0. */
 static size_t load_row(const encoder *e, size_t row, float *dst, double *pruned) {
     e->source->read(e->source->context, row, dst);
@@ -135,8 +141,8 @@ static size_t load_row(const encoder *e, size_t row, float *dst, double *pruned)
         bad |= !(fabsf(dst[k]) <= limit); /* NaN compares false */
     for (size_t k = 0; bad && k < e->n_cols; k++)
         if (!(fabsf(dst[k]) <= limit)) return k;
-    *pruned = qins_prune_row(dst, e->n_cols, e->options.sparsity, e->options.sparse_group);
     if (e->signs != NULL) qins_rotate(dst, e->n_cols, e->signs);
+    *pruned = qins_prune_row(dst, e->n_cols, e->options.sparsity, e->options.sparse_group);
     return e->n_cols;
 }
 
@@ -152,18 +158,18 @@ static bool scale_per_part_of_row(const encoder *e) {
 }
 
 static bool needs_thorough_search(const encoder *e) {
-    return e->signs == NULL || e->options.scale == QINS_SCALE_GROUP;
+    return e->signs == NULL || e->options.scale == QINS_SCALE_GROUP || e->options.sparsity > 0;
 }
 
-/* Scales of a row: one, or one a group. For QINS_SCALE_TENSOR the tensor's. */
-static void row_scales(const encoder *e, const float *row, float *scales) {
+/* Scales of a row: one, or one a group. For QINS_SCALE_TENSOR the tensor's. pruned: squares that the row lost. */
+static void row_scales(const encoder *e, const float *row, double pruned, float *scales) {
     if (!scale_per_part_of_row(e)) {
         scales[0] = e->tensor_scale;
         return;
     }
     size_t step = e->options.scale == QINS_SCALE_GROUP ? e->options.group_size : e->n_cols;
     if (e->rate_step > 0) {
-        scales[0] = qins_rate_scale(row, e->n_cols, e->rate_step);
+        scales[0] = qins_rate_scale(row, e->n_cols, pruned, e->rate_step);
         return;
     }
     for (size_t k = 0, g = 0; k < e->n_cols; k += step, g++)
@@ -183,8 +189,8 @@ typedef struct survey {
     size_t stride;
 } survey;
 
-static void survey_row(const encoder *e, size_t r, float *row, float *scales, survey *s) {
-    row_scales(e, row, scales);
+static void survey_row(const encoder *e, size_t r, float *row, double pruned, float *scales, survey *s) {
+    row_scales(e, row, pruned, scales);
     for (size_t k = 0; k < e->n_cols; k++) {
         float scale = scales[scale_index(e, k)];
         row[k] = scale != 0.0f ? row[k] / scale : 0.0f;
@@ -213,7 +219,7 @@ static qins_status survey_rows(const encoder *e, survey *s, qins_error *err) {
             double pruned;
             size_t bad = load_row(e, r, row, &pruned);
             if (bad == e->n_cols) {
-                survey_row(e, r, row, scales, &mine);
+                survey_row(e, r, row, pruned, scales, &mine);
                 continue;
             }
 #pragma omp critical(qins_survey)
@@ -286,11 +292,10 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     bool fit_alpha = o->codec == QINS_CODEC_RATIONAL && o->alpha == 0;
     /* The file holds alpha as FP32. */
     if (o->codec == QINS_CODEC_RATIONAL && !fit_alpha) qins_rational_codebook(&e->book, bits, (float)o->alpha);
-    if (o->codec == QINS_CODEC_GAUSS) qins_gauss_codebook(&e->book, bits);
-    if (o->codec == QINS_CODEC_UNIFORM) qins_uniform_codebook(&e->book, bits);
+    if (qins_codec_has_fixed_table(o->codec)) qins_fixed_codebook(&e->book, o->codec, bits);
     if (o->rate > 0) {
         double length[QINS_MAX_LEVELS];
-        e->rate_step = qins_rate_step(bits, o->rate, 0, length);
+        e->rate_step = qins_rate_step(bits, o->rate, 0, o->sparsity, length);
     }
     bool fit_scale = o->codec != QINS_CODEC_RATIONAL && o->scale == QINS_SCALE_TENSOR;
     if (!fit_alpha && !fit_scale) return QINS_OK;
@@ -399,7 +404,7 @@ static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_
         } else if (e->options.storage == QINS_STORAGE_F32) {
             encode_row_f32(e, s->row, (float *)(void *)codes + r * e->n_cols, stats);
         } else {
-            row_scales(e, s->row, s->scales);
+            row_scales(e, s->row, pruned, s->scales);
             encode_row_packed(e, s->row, s->scales, s->codes + r * e->n_cols, stats);
             if (scales != NULL)
                 for (size_t g = 0; g < n_groups; g++)

@@ -8,6 +8,8 @@
 
 /* Columns whose mutual feedback goes value by value; that of earlier blocks comes as one matrix product. */
 enum { BLOCK_COLS = 32, LANES = 128 };
+/* Columns that compete for being kept, with what is known before the first of them: as in SparseGPT. */
+enum { PRUNE_COLS = 128 };
 
 /* ---- H = U D U^T ---- */
 
@@ -74,8 +76,10 @@ void qins_feedback_free(qins_feedback *f) {
 
 /* Some rows at some scales each: lane = row * n_scales + scale. */
 typedef struct tile {
+    size_t block;   /* columns */
     float *e;       /* [lanes][n]: w - q so far */
-    float *carried; /* [lanes][BLOCK_COLS]: feedback from earlier blocks, then also from within */
+    float *carried; /* [lanes][block]: feedback from earlier blocks, then also from within */
+    uint8_t *zero;  /* [rows][n]: what would be pruned if nothing were fed back; NULL without pruning */
     uint16_t *codes;
     float *scales;
     double *error;
@@ -84,19 +88,51 @@ typedef struct tile {
 static void free_tile(tile *t) {
     free(t->e);
     free(t->carried);
+    free(t->zero);
     free(t->codes);
     free(t->scales);
     free(t->error);
 }
 
-static bool alloc_tile(tile *t, size_t lanes, size_t n) {
-    *t = (tile){.e = qins_alloc_aligned(lanes * n, sizeof *t->e),
-                .carried = qins_alloc_aligned(lanes * BLOCK_COLS, sizeof *t->carried),
+static bool alloc_tile(tile *t, size_t rows, const qins_feedback_options *o, size_t n) {
+    size_t lanes = rows * o->n_scales, block = o->sparsity > 0 ? PRUNE_COLS : BLOCK_COLS;
+    *t = (tile){.block = block,
+                .e = qins_alloc_aligned(lanes * n, sizeof *t->e),
+                .carried = qins_alloc_aligned(lanes * block, sizeof *t->carried),
+                .zero = o->sparsity > 0 ? qins_alloc(rows, n) : NULL,
                 .codes = qins_alloc(lanes * n, sizeof *t->codes),
                 .scales = qins_alloc(lanes, sizeof *t->scales),
                 .error = qins_alloc(lanes, sizeof *t->error)};
-    return t->e != NULL && t->carried != NULL && t->codes != NULL && t->scales != NULL && t->error != NULL;
+    return t->e != NULL && t->carried != NULL && t->codes != NULL && t->scales != NULL && t->error != NULL &&
+           (t->zero != NULL) == (o->sparsity > 0);
 }
+
+/* ---- pruning ---- */
+
+/* Marks what a row loses least by: its smallest scores. score: scratch. */
+static void choose_zeros(const qins_feedback *f, const qins_feedback_options *o, const float *w, float *score,
+                         uint8_t *zero) {
+    for (size_t j = 0; j < f->n; j++)
+        score[j] = fabsf(w[j]) * (o->by_magnitude ? 1.0f : sqrtf(f->d[j]));
+    qins_prune_row(score, f->n, o->sparsity, o->sparse_group);
+    for (size_t j = 0; j < f->n; j++)
+        zero[j] = score[j] == 0.0f;
+}
+
+/* As many of n columns, now that what they have to make up for is known. */
+static void choose_again(const float *w, const float *carried, const float *d, size_t n, uint8_t *zero) {
+    float score[PRUNE_COLS];
+    size_t n_zeros = 0;
+    for (size_t j = 0; j < n; j++) {
+        score[j] = fabsf(w[j] + carried[j]) * sqrtf(d[j]);
+        n_zeros += zero[j];
+    }
+    if (n_zeros > 0) qins_prune_smallest(score, n, n_zeros);
+    for (size_t j = 0; j < n; j++)
+        zero[j] = score[j] == 0.0f;
+}
+
+/* ---- codes ---- */
 
 /* Of the nearest code and its neighbours the one of least error plus price. */
 static unsigned cheapest_code(const qins_codebook *book, const float *price, float weight, float u) {
@@ -114,18 +150,25 @@ static unsigned cheapest_code(const qins_codebook *book, const float *price, flo
     return best;
 }
 
-/* One block of one lane. */
+static unsigned choose_code(const qins_codebook *book, const float *price, float weight, float u) {
+    if (price != NULL) return cheapest_code(book, price, weight, u);
+    return book->sorted ? qins_nearest_code(book, u) : qins_codebook_encode(book, u);
+}
+
+/* One block of one lane. zero: of the block's columns, NULL without pruning; group: columns among which zeros are
+ * chosen again, 0 for never. */
 static void round_block(const qins_feedback *f, const qins_codebook *book, const float *price, const float *w,
-                        size_t first, size_t width, float scale, float *carried, float *e, uint16_t *codes,
-                        double *error) {
+                        size_t first, size_t width, float scale, float *carried, uint8_t *zero, size_t group, float *e,
+                        uint16_t *codes, double *error) {
     float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
     double sum = 0;
     for (size_t j = 0; j < width; j++) {
         size_t col = first + j;
-        float v = w[col] + carried[j], u = v * inverse;
-        unsigned code = price != NULL  ? cheapest_code(book, price, f->d[col], u)
-                        : book->sorted ? qins_nearest_code(book, u)
-                                       : qins_codebook_encode(book, u);
+        if (group > 0 && j % group == 0)
+            choose_again(w + col, carried + j, f->d + col, qins_min_size(group, width - j), zero + j);
+        float v = w[col] + carried[j];
+        bool pruned = zero != NULL && zero[j];
+        unsigned code = choose_code(book, pruned ? NULL : price, f->d[col], pruned ? 0.0f : v * inverse);
         float q = scale * book->table[code], miss = v - q, own = w[col] - q;
         codes[col] = (uint16_t)code;
         e[col] = own;
@@ -144,17 +187,24 @@ static const float *price_of(const qins_feedback_options *o, const qins_codebook
 /* first_row: of the matrix; w: from there on. */
 static void round_tile(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *o,
                        size_t first_row, const float *w, size_t n_rows, const tile *t) {
-    size_t n = f->n, lanes = n_rows * o->n_scales;
-    for (size_t first = 0; first < n; first += BLOCK_COLS) {
-        size_t width = qins_min_size(BLOCK_COLS, n - first);
+    size_t n = f->n, lanes = n_rows * o->n_scales, block = t->block;
+    size_t group = o->sparsity > 0 && !o->by_magnitude ? (o->sparse_group > 0 ? o->sparse_group : block) : 0;
+    uint8_t zero[PRUNE_COLS];
+    for (size_t row = 0; row < n_rows && t->zero != NULL; row++)
+        choose_zeros(f, o, w + row * n, t->e, t->zero + row * n);
+    for (size_t first = 0; first < n; first += block) {
+        size_t width = qins_min_size(block, n - first);
         if (first == 0)
-            memset(t->carried, 0, lanes * BLOCK_COLS * sizeof *t->carried);
+            memset(t->carried, 0, lanes * block * sizeof *t->carried);
         else
-            qins_dense_nn_serial(lanes, width, first, 1.0f, t->e, n, f->u + first, n, 0.0f, t->carried, BLOCK_COLS);
-        for (size_t lane = 0; lane < lanes; lane++)
-            round_block(f, book, price_of(o, book, first_row + lane / o->n_scales), w + lane / o->n_scales * n, first,
-                        width, t->scales[lane], t->carried + lane * BLOCK_COLS, t->e + lane * n, t->codes + lane * n,
-                        &t->error[lane]);
+            qins_dense_nn_serial(lanes, width, first, 1.0f, t->e, n, f->u + first, n, 0.0f, t->carried, block);
+        for (size_t lane = 0; lane < lanes; lane++) {
+            size_t row = lane / o->n_scales;
+            if (t->zero != NULL) memcpy(zero, t->zero + row * n + first, width);
+            round_block(f, book, price_of(o, book, first_row + row), w + row * n, first, width, t->scales[lane],
+                        t->carried + lane * block, t->zero != NULL ? zero : NULL, group, t->e + lane * n,
+                        t->codes + lane * n, &t->error[lane]);
+        }
     }
 }
 
@@ -171,7 +221,7 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
 #pragma omp parallel
     {
         tile t;
-        bool ok = alloc_tile(&t, tile_rows * o->n_scales, n);
+        bool ok = alloc_tile(&t, tile_rows, o, n);
 #pragma omp for schedule(dynamic, 1)
         for (size_t row = 0; row < n_rows; row += tile_rows) {
             if (!ok) continue;

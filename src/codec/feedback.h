@@ -38,6 +38,12 @@ typedef struct qins_feedback_options {
      * the one of least D_j (v_j - q_j)^2 / scale^2 + price is taken. NULL: the nearest. For tables that are sorted. */
     const float *price;
     const uint8_t *price_of; /* [n_rows]: which of several prices, one after another, a row takes; NULL: the first */
+    /* Share of the weights of a row that becomes 0, for tables that have one: of the whole row, or of every
+     * sparse_group neighbours (which divide 128). Those whose loss D_j v_j^2 is least (SparseGPT, Frantar and Alistarh,
+     * 2023: D_j is 1 / [H^-1]_jj of the columns from j on), or, by_magnitude, the smallest of w. */
+    double sparsity;
+    size_t sparse_group;
+    bool by_magnitude;
 } qins_feedback_options;
 
 /* Rounds rows w[n_rows][f->n]. scales[n_rows]: on entry the best for nearest rounding, on return those chosen; a row

@@ -16,8 +16,8 @@ static double drop(float *x) {
     return square;
 }
 
-/* The `n` smallest of a row, by bisection for the largest magnitude among them: no memory is needed. */
-static double prune_smallest(float *x, size_t n_cols, size_t n) {
+/* By bisection for the largest magnitude among them: no memory is needed. */
+double qins_prune_smallest(float *x, size_t n_cols, size_t n) {
     uint32_t low = 0, high = 0x7fffffffu; /* least magnitude that at least n weights do not exceed */
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -47,11 +47,11 @@ double qins_prune_row(float *x, size_t n_cols, double share, size_t group) {
     if (!(share > 0) || n_cols == 0) return 0;
     if (group == 0) {
         size_t n = (size_t)(share * (double)n_cols);
-        return n > 0 ? prune_smallest(x, n_cols, n) : 0;
+        return n > 0 ? qins_prune_smallest(x, n_cols, n) : 0;
     }
     double dropped = 0;
     size_t n = (size_t)(share * (double)group);
     for (size_t k = 0; k + group <= n_cols && n > 0; k += group)
-        dropped += prune_smallest(x + k, group, n);
+        dropped += qins_prune_smallest(x + k, group, n);
     return dropped;
 }

@@ -15,7 +15,7 @@ double qins_relative_error(qins_codec codec, int bits) {
     float *x = qins_alloc(SAMPLES, sizeof *x);
     double error = 1, square = 0;
     if (book != NULL && x != NULL) {
-        qins_uniform_codebook(book, bits);
+        qins_fixed_codebook(book, codec, bits);
         for (size_t i = 0; i < SAMPLES; i++) {
             x[i] = (float)qins_normal_quantile(((double)i + 0.5) / SAMPLES);
             square += (double)x[i] * (double)x[i];
@@ -28,7 +28,7 @@ double qins_relative_error(qins_codec codec, int bits) {
 }
 
 typedef struct errors {
-    double of[5][MAX_WIDTH + 1]; /* by codec and bits; 0 = not computed yet */
+    double of[QINS_CODEC_COUNT][MAX_WIDTH + 1]; /* by codec and bits; 0 = not computed yet */
 } errors;
 
 static double error_of(errors *e, const qins_plan_item *item, int bits) {

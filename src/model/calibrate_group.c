@@ -9,12 +9,11 @@
 
 /* Share of the mean diagonal that is added to the moments (GPTQ's percdamp). */
 static const double DAMPING = 0.01;
-static const qins_feedback_options search = {.n_scales = 8, .scale_lo = 0.85, .scale_hi = 1.1};
 
 bool qins_can_feed_back(const qins_plan_item *item) {
     const qins_encode_options *o = &item->options;
     return item->encode && !item->keep && o->storage == QINS_STORAGE_PACKED && o->scale == QINS_SCALE_ROW &&
-           (o->codec == QINS_CODEC_GAUSS || o->codec == QINS_CODEC_UNIFORM);
+           qins_codec_has_fixed_table(o->codec);
 }
 
 /* ---- opening ---- */
@@ -111,7 +110,6 @@ void qins_group_apply(const qins_group *g, size_t i, const float *x, size_t n, f
 
 typedef struct rounding {
     qins_codebook book;
-    double rate;     /* wanted entropy of a code; 0 = least error */
     uint16_t *codes; /* [n_rows][n_cols] */
     float *scales;   /* [panels * 16] */
     uint8_t *packed;
@@ -135,22 +133,19 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
     r->packed = qins_alloc_aligned((size_t)item->parts[QINS_PART_CODES].n_bytes, 1);
     if (r->codes == NULL || r->scales == NULL || r->packed == NULL)
         return qins_fail_memory(err, n_rows * n_cols * sizeof *r->codes, "codes");
-    r->rate = item->options.rate;
-    if (item->options.codec == QINS_CODEC_GAUSS)
-        qins_gauss_codebook(&r->book, item->options.bits);
-    else
-        qins_uniform_codebook(&r->book, item->options.bits);
+    qins_fixed_codebook(&r->book, item->options.codec, item->options.bits);
     return QINS_OK;
 }
 
-static void fit_scales(const float *w, size_t n_rows, size_t n_cols, bool thorough, rounding *r) {
-    double length[QINS_MAX_LEVELS], step = r->rate > 0 ? qins_rate_step(r->book.bits, r->rate, 0, length) : 0;
+/* Fits the scales, as if rounding to the nearest. w: pruned. */
+static void fit_scales(const qins_plan_item *item, const float *w, size_t n_rows, size_t n_cols, rounding *r) {
+    bool thorough = item->options.rotate != QINS_ON || item->options.sparsity > 0;
 #pragma omp parallel for schedule(dynamic, 8)
     for (size_t row = 0; row < n_rows; row++)
-        r->scales[row] = step > 0 ? qins_rate_scale(w + row * n_cols, n_cols, step)
-                                  : qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
+        r->scales[row] = qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
 }
 
+/* w: pruned. */
 static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, rounding *r) {
 #pragma omp parallel for schedule(static)
     for (size_t row = 0; row < n_rows; row++)
@@ -159,6 +154,51 @@ static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, round
             float u = scale != 0.0f ? w[row * n_cols + k] / scale : 0.0f;
             r->codes[row * n_cols + k] = (uint16_t)qins_codebook_encode(&r->book, u);
         }
+}
+
+/* Sets scales for the nearest codes; those codes, too, without feedback. w stays. */
+static qins_status fit_and_round(const qins_plan_item *item, const float *w, size_t n_rows, bool round, rounding *r,
+                                 qins_error *err) {
+    const qins_encode_options *o = &item->options;
+    size_t n_cols = (size_t)item->parameter->shape[1];
+    float *copy = NULL;
+    double length[QINS_MAX_LEVELS];
+    double step = o->rate > 0 ? qins_rate_step(o->bits, o->rate, 0, o->sparsity, length) : 0;
+    for (size_t row = 0; row < n_rows && step > 0; row++)
+        r->scales[row] = qins_rate_scale(w + row * n_cols, n_cols, 0, step);
+    if (o->sparsity > 0) {
+        copy = qins_alloc_aligned(n_rows * n_cols, sizeof *copy);
+        if (copy == NULL) return qins_fail_memory(err, n_rows * n_cols * sizeof *copy, "pruned rows");
+        memcpy(copy, w, n_rows * n_cols * sizeof *copy);
+#pragma omp parallel for schedule(static)
+        for (size_t row = 0; row < n_rows; row++)
+            qins_prune_row(copy + row * n_cols, n_cols, o->sparsity, o->sparse_group);
+        w = copy;
+    }
+    if (step <= 0) fit_scales(item, w, n_rows, n_cols, r);
+    if (round) round_to_nearest(w, n_rows, n_cols, r);
+    free(copy);
+    return QINS_OK;
+}
+
+/* How an item is rounded at one scale a row. */
+static qins_feedback_options feedback_options(const qins_plan_item *item) {
+    return (qins_feedback_options){.n_scales = 1,
+                                   .scale_lo = 1,
+                                   .scale_hi = 1,
+                                   .sparsity = item->options.sparsity,
+                                   .sparse_group = item->options.sparse_group,
+                                   .by_magnitude = item->options.prune_by_magnitude};
+}
+
+/* At the best of several scales. */
+static qins_status round_with_search(const qins_plan_item *item, const float *w, size_t n_rows, const qins_feedback *f,
+                                     rounding *r, qins_error *err) {
+    qins_feedback_options o = feedback_options(item);
+    o.n_scales = 8;
+    o.scale_lo = 0.85;
+    o.scale_hi = 1.1;
+    return qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
 }
 
 enum { RATE_TRIALS = 3, RATE_GRID = 8, RATE_KINDS = 8 * RATE_GRID + 1 }; /* rates up to 8, eighths of a bit apart */
@@ -200,13 +240,14 @@ static qins_status new_steps(const qins_plan_item *item, const rounding *r, size
 }
 
 /* Steps and prices when every rate is `more` than wanted. price_unit: price of a bit in units of the squared scale. */
-static void set_steps(row_steps *s, bool by_row, const qins_codebook *book, double more, double price_unit) {
+static void set_steps(row_steps *s, const qins_plan_item *item, const qins_codebook *book, double more,
+                      double price_unit) {
     double length[QINS_MAX_LEVELS];
     const double least = 0.5;
     for (size_t k = 0; k < RATE_KINDS; k++) {
         if (!s->used[k]) continue;
-        double rate = (by_row ? (double)k / RATE_GRID : s->rate) + more;
-        s->steps[k] = qins_rate_step(book->bits, fmax(rate, least), QINS_RATE_PRICE, length);
+        double rate = (item->row_rates != NULL ? (double)k / RATE_GRID : s->rate) + more;
+        s->steps[k] = qins_rate_step(book->bits, fmax(rate, least), QINS_RATE_PRICE, item->options.sparsity, length);
         for (size_t c = 0; c < book->n_levels; c++)
             s->price[k * book->n_levels + c] = (float)(price_unit * length[c]);
     }
@@ -235,11 +276,12 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
     row_steps s;
     qins_status status = new_steps(item, r, n_rows, &s, err);
     for (int trial = 0; trial < RATE_TRIALS && status == QINS_OK; trial++) {
-        set_steps(&s, item->row_rates != NULL, &r->book, more, price_unit);
+        set_steps(&s, item, &r->book, more, price_unit);
         for (size_t row = 0; row < n_rows; row++)
-            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, s.steps[s.kind[row]]);
-        const qins_feedback_options o = {
-            .n_scales = 1, .scale_lo = 1, .scale_hi = 1, .price = s.price, .price_of = s.kind};
+            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, 0, s.steps[s.kind[row]]);
+        qins_feedback_options o = feedback_options(item);
+        o.price = s.price;
+        o.price_of = s.kind;
         status = qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
         double found = status == QINS_OK ? rate_by_classes(&s, r, n_rows, f->n) : 0;
         if (found < 0) status = qins_fail_memory(err, n_rows * sizeof(size_t), "classes of rows");
@@ -308,16 +350,9 @@ static qins_status round_rows(const qins_group *g, const qins_plan_item *item, f
     size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
     rounding *r = NULL;
     qins_status status = new_rounding(item, &r, err);
-    if (status == QINS_OK) {
-        fit_scales(w, n_rows, n_cols, item->options.rotate != QINS_ON, r);
-        double rate = item->options.rate;
-        if (feedback != NULL && rate > 0)
-            status = round_to_rate(item, w, n_rows, feedback, r, err);
-        else if (feedback != NULL)
-            status = qins_feedback_round(feedback, &r->book, &search, w, n_rows, r->scales, r->codes, NULL, err);
-        else
-            round_to_nearest(w, n_rows, n_cols, r);
-    }
+    if (status == QINS_OK) status = fit_and_round(item, w, n_rows, feedback == NULL, r, err);
+    if (status == QINS_OK && feedback != NULL)
+        status = (item->options.rate > 0 ? round_to_rate : round_with_search)(item, w, n_rows, feedback, r, err);
     if (status == QINS_OK) status = take_decoded(g, item, w, r, losses, err);
     if (status == QINS_OK) {
         pack(item, n_rows, n_cols, r);

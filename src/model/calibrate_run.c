@@ -31,10 +31,17 @@ static void make_key(const qins_model *model, const qins_plan *plan, const qins_
     }
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
-        const int64_t about[] = {item->encode,         item->options.codec,
-                                 item->options.bits,   item->options.storage,
-                                 item->options.rotate, (int64_t)item->options.rotation_seed,
-                                 item->options.scale,  (int64_t)(item->options.rate * 1e6)};
+        const int64_t about[] = {item->encode,
+                                 item->options.codec,
+                                 item->options.bits,
+                                 item->options.storage,
+                                 item->options.rotate,
+                                 (int64_t)item->options.rotation_seed,
+                                 item->options.scale,
+                                 (int64_t)(item->options.rate * 1e6),
+                                 (int64_t)(item->options.sparsity * 1e6),
+                                 (int64_t)item->options.sparse_group,
+                                 item->options.prune_by_magnitude};
         for (size_t k = 0; k < item->split.n_pieces; k++) {
             const int64_t rows[] = {(int64_t)item->split.pieces[k].begin, item->split.pieces[k].encoded};
             XXH3_128bits_update(hash, rows, sizeof rows);

@@ -25,9 +25,9 @@ typedef struct job {
     qins_weights *weights;
     qins_st_writer *writer;
     qins_plan plan;
-    qins_rounded *rounded;                         /* by calibration; NULL without it */
-    ptrdiff_t shared_tables[5][QINS_MAX_BITS + 1]; /* by codec and bits */
-    bool table_written[5][QINS_MAX_BITS + 1];
+    qins_rounded *rounded;                                        /* by calibration; NULL without it */
+    ptrdiff_t shared_tables[QINS_CODEC_COUNT][QINS_MAX_BITS + 1]; /* by codec and bits */
+    bool table_written[QINS_CODEC_COUNT][QINS_MAX_BITS + 1];
     size_t kv_transform_index;          /* in the writer, when kv_transform_bytes says there is one */
     uint64_t values_done, values_total; /* progress */
     qins_compress_result result;
@@ -372,13 +372,20 @@ static json_t *quantization_config(const qins_compress_options *o) {
     if (o->pack == QINS_PACK_ENTROPY) json_object_set_new(config, "pack", json_string("entropy"));
     if (linear.scale == QINS_SCALE_GROUP)
         json_object_set_new(config, "group_size", json_integer((json_int_t)linear.group_size));
+    if (linear.sparsity > 0) {
+        bool by_loss = linear.codec == QINS_CODEC_SPARSE && o->calibrate != NULL && !linear.prune_by_magnitude;
+        json_object_set_new(config, "sparsity", json_real(linear.sparsity));
+        if (linear.sparse_group > 0)
+            json_object_set_new(config, "sparse_group", json_integer((json_int_t)linear.sparse_group));
+        json_object_set_new(config, "pruned_by", json_string(by_loss ? "loss" : "magnitude"));
+    }
     return config;
 }
 
 static void summarize(job *j) {
     qins_compress_result *r = &j->result;
     double bits = 0, values = 0;
-    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
+    bool counted[QINS_CODEC_COUNT][QINS_MAX_BITS + 1] = {{false}};
     for (size_t i = 0; i < j->plan.n_items; i++) {
         const qins_plan_item *item = &j->plan.items[i];
         r->source_bytes += qins_plan_source_bytes(item->parameter);
@@ -402,7 +409,7 @@ static void summarize(job *j) {
 
 /* Names, sizes and places of all tensors, and the metadata. */
 static qins_status lay_out(job *j, json_t **metadata, qins_error *err) {
-    for (size_t c = 0; c < 5; c++)
+    for (size_t c = 0; c < QINS_CODEC_COUNT; c++)
         for (size_t b = 0; b <= QINS_MAX_BITS; b++)
             j->shared_tables[c][b] = NO_INDEX;
     qins_status status = qins_st_writer_new(true, &j->writer, err);
@@ -473,6 +480,9 @@ qins_status qins_compress_check_options(const qins_compress_options *o, qins_err
         return qins_fail(err, QINS_ERR_ARGUMENT, "bpw, size and max-kl each choose the widths: give one of them");
     if ((o->max_bytes > 0 || o->max_kl > 0) && o->calibrate == NULL)
         return qins_fail(err, QINS_ERR_ARGUMENT, "size and max-kl need text to calibrate with");
+    if (linear.sparsity > 0 && o->calibrate != NULL && (o->bpw > 0 || o->max_bytes > 0 || o->max_kl > 0))
+        return qins_fail(err, QINS_ERR_ARGUMENT,
+                         "sparsity: what pruning costs is not foreseen when widths are chosen; give bits or file-bpw");
     return qins_encode_resolve(&linear, err);
 }
 
@@ -511,7 +521,7 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
                           qins_compress_result *result, qins_error *err) {
     qins_compress_options resolved = *options;
     if (options->file_bpw > 0) {
-        resolved.linear.codec = QINS_CODEC_UNIFORM;
+        resolved.linear.codec = QINS_CODEC_UNIFORM; /* sparse with sparsity */
         resolved.pack = QINS_PACK_ENTROPY;
     }
     job j = {.options = &resolved, .errors = json_object(), .result = {.predicted_kl = -1, .measured_kl = -1}};

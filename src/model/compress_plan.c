@@ -23,8 +23,7 @@ const char *qins_plan_source_dtype(const qins_parameter *p) {
 }
 
 static bool has_shared_table(const qins_encoded_tensor *t) {
-    return t->parts[QINS_PART_TABLE] != NULL &&
-           (t->options.codec == QINS_CODEC_GAUSS || t->options.codec == QINS_CODEC_UNIFORM);
+    return t->parts[QINS_PART_TABLE] != NULL && qins_codec_has_fixed_table(t->options.codec);
 }
 
 uint64_t qins_plan_source_bytes(const qins_parameter *p) {
@@ -38,7 +37,7 @@ uint64_t qins_plan_source_bytes(const qins_parameter *p) {
 }
 
 uint64_t qins_plan_shared_source_bytes(const qins_plan *plan) {
-    bool counted[5][QINS_MAX_BITS + 1] = {{false}};
+    bool counted[QINS_CODEC_COUNT][QINS_MAX_BITS + 1] = {{false}};
     uint64_t n = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_encoded_tensor *t = plan->items[i].parameter->encoded;
@@ -193,7 +192,7 @@ static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, 
     double rate = o->file_bpw - (values > 0 ? scales / values : 0) - coder_bits;
     if (!(rate >= 1) || rate > 7)
         return qins_fail(err, QINS_ERR_ARGUMENT, "file-bpw: expected 1.1 to 7, not %g", o->file_bpw);
-    int bits = qins_rate_width(rate, QINS_RATE_PRICE);
+    int bits = qins_rate_width(rate, QINS_RATE_PRICE, o->linear.sparsity);
     for (size_t i = 0; i < plan->n_items; i++) {
         qins_plan_item *item = &plan->items[i];
         if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;

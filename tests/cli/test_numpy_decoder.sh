@@ -20,6 +20,7 @@ decodes --codec log --storage seed --embed-bits keep
 decodes --codec rational --storage f32 --embed-bits keep
 decodes --codec rational --bits 6 --scale group:48
 decodes --codec uniform --bits 5 --scale group:32 --seed 77
+decodes --codec uniform --bits 4 --sparsity 2:4 --pack entropy
 # Entropy-coded.
 for bits in 3 4 5 6 7 8; do
     decodes --bits "$bits" --embed-bits "$bits" --pack entropy

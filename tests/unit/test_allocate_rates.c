@@ -39,7 +39,7 @@ static void rates_follow_the_losses_and_keep_their_average(void **state) {
             for (size_t r = 0; r < N_ROWS; r++) {
                 sum += (double)plan.items[i].row_rates[r];
                 assert_true((double)plan.items[i].row_rates[r] <=
-                            qins_rate_of_least_step(plan.items[i].options.bits, length) + 1e-6);
+                            qins_rate_of_least_step(plan.items[i].options.bits, 0, length) + 1e-6);
             }
         assert_close(sum / (N_ITEMS * N_ROWS), rate, 0.07); /* steps of 1/8 */
         /* Four times the loss of a matrix is a bit, twice that of a row 0.7 of half a bit. */

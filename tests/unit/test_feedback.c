@@ -255,6 +255,114 @@ static void prices_move_codes(void **state) {
     free(book);
 }
 
+static qins_codebook *sparse_book(int bits) {
+    qins_codebook *book = calloc(1, sizeof *book);
+    assert_non_null(book);
+    qins_sparse_codebook(book, bits);
+    return book;
+}
+
+/* Inputs that depend on each other and differ in size, as those of a model do. */
+static float *uneven_moments(size_t n_cols, size_t n_tokens) {
+    float *h = moments(n_cols, n_tokens, SIZE_MAX);
+    for (size_t i = 0; i < n_cols; i++)
+        for (size_t j = i; j < n_cols; j++)
+            h[i * n_cols + j] *= (1.0f + (float)(i * 7 % 11)) * (1.0f + (float)(j * 7 % 11));
+    return h;
+}
+
+/* Zeros of every row, or of every `group` neighbours, are as many as asked for; more only where rounding makes them. */
+static void check_zeros(const rounded *r, double share, size_t group, bool exactly) {
+    size_t unit = group > 0 ? group : r->n_cols, expected = (size_t)(share * (double)unit);
+    for (size_t i = 0; i < r->n_rows; i++)
+        for (size_t k = 0; k + unit <= r->n_cols; k += unit) {
+            size_t zeros = 0;
+            for (size_t j = 0; j < unit; j++)
+                zeros += r->values[i * r->n_cols + k + j] == 0.0f;
+            assert_true(exactly ? zeros == expected : zeros >= expected);
+        }
+}
+
+static double total(const double *x, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
+static void pruning_by_loss_is_better_than_by_magnitude(void **state) {
+    (void)state;
+    static const struct {
+        double share;
+        size_t group;
+    } kinds[] = {{0.5, 0}, {0.3, 0}, {0.5, 4}};
+    enum { N_ROWS = 48, N_COLS = 300 }; /* two blocks and a rest */
+    matrix w = matrix_normal(N_ROWS, N_COLS, 0.02, 11);
+    float *h = uneven_moments(N_COLS, 900);
+    qins_codebook *book = sparse_book(8);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        qins_feedback_options o = one_scale;
+        o.sparsity = kinds[i].share;
+        o.sparse_group = kinds[i].group;
+        rounded by_loss = round_rows(&w, h, 0.01, &o, book, NULL);
+        o.by_magnitude = true;
+        rounded by_magnitude = round_rows(&w, h, 0.01, &o, book, NULL);
+        check_zeros(&by_loss, kinds[i].share, kinds[i].group, false);
+        check_zeros(&by_magnitude, kinds[i].share, kinds[i].group, false);
+        double nothing_fed_back = 0;
+        float pruned[N_COLS];
+        for (size_t r = 0; r < N_ROWS; r++) {
+            memcpy(pruned, w.data + r * N_COLS, sizeof pruned);
+            qins_prune_row(pruned, N_COLS, kinds[i].share, kinds[i].group);
+            for (size_t k = 0; k < N_COLS; k++)
+                assert_true(pruned[k] != 0.0f || by_magnitude.values[r * N_COLS + k] == 0.0f);
+            nothing_fed_back += quadratic_error(h, N_COLS, 0.01, w.data + r * N_COLS, pruned);
+        }
+        double loss = total(by_loss.error, N_ROWS), magnitude = total(by_magnitude.error, N_ROWS);
+        print_message("%.1f of %zu: error by loss %.3g, by magnitude %.3g, without feedback %.3g\n", kinds[i].share,
+                      kinds[i].group, loss, magnitude, nothing_fed_back);
+        assert_true(loss < 0.7 * magnitude && magnitude < 0.7 * nothing_fed_back);
+        for (size_t r = 0; r < N_ROWS; r++) /* the error that is reported is the quadratic form, pruned or not */
+            assert_close(by_loss.error[r] /
+                             quadratic_error(h, N_COLS, 0.01, w.data + r * N_COLS, by_loss.values + r * N_COLS),
+                         1, 2e-3);
+        rounded_free(&by_loss);
+        rounded_free(&by_magnitude);
+    }
+    matrix_free(&w);
+    free(h);
+    free(book);
+}
+
+/* With equal and independent inputs the least loss is the least magnitude. Weights are at least half a step away from
+ * zero, so that none is rounded to it. */
+static void without_correlation_both_prune_the_same(void **state) {
+    (void)state;
+    enum { N = 128 };
+    matrix w = matrix_normal(10, N, 0.02, 12);
+    for (size_t i = 0; i < 10 * N; i++)
+        w.data[i] += w.data[i] < 0 ? -0.002f : 0.002f;
+    float *h = calloc(N * N, sizeof *h);
+    for (size_t i = 0; i < N; i++)
+        h[i * N + i] = 1;
+    qins_codebook *book = sparse_book(8);
+    qins_feedback_options o = one_scale;
+    for (o.sparse_group = 0; o.sparse_group <= 8; o.sparse_group += 4) {
+        o.sparsity = 0.6; /* 2 of 4, 4 of 8 */
+        o.by_magnitude = false;
+        rounded by_loss = round_rows(&w, h, 0.01, &o, book, NULL);
+        check_zeros(&by_loss, 0.6, o.sparse_group, true);
+        o.by_magnitude = true;
+        rounded by_magnitude = round_rows(&w, h, 0.01, &o, book, NULL);
+        assert_memory_equal(by_loss.codes, by_magnitude.codes, 10 * N * sizeof *by_loss.codes);
+        rounded_free(&by_loss);
+        rounded_free(&by_magnitude);
+    }
+    matrix_free(&w);
+    free(h);
+    free(book);
+}
+
 static void results_do_not_depend_on_the_number_of_threads(void **state) {
     (void)state;
     matrix w = matrix_normal(300, 96, 0.02, 10);
@@ -283,6 +391,8 @@ int main(void) {
         cmocka_unit_test(nothing_to_calibrate_with_is_refused),
         cmocka_unit_test(rows_of_zeros_stay_zero),
         cmocka_unit_test(prices_move_codes),
+        cmocka_unit_test(pruning_by_loss_is_better_than_by_magnitude),
+        cmocka_unit_test(without_correlation_both_prune_the_same),
         cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,7 +63,8 @@ static void zeros_stay_zeros_in_every_code_that_has_one(void **state) {
         int bits;
     } kinds[] = {{QINS_CODEC_LOG, QINS_STORAGE_SEED, 8},
                  {QINS_CODEC_LOG, QINS_STORAGE_PACKED, 8},
-                 {QINS_CODEC_RATIONAL, QINS_STORAGE_PACKED, 8}};
+                 {QINS_CODEC_RATIONAL, QINS_STORAGE_PACKED, 8},
+                 {QINS_CODEC_UNIFORM, QINS_STORAGE_PACKED, 5}};
     rng r = {2};
     float *w = malloc(N_ROWS * N_COLS * sizeof *w), *back = malloc(N_ROWS * N_COLS * sizeof *w);
     for (size_t i = 0; i < N_ROWS * N_COLS; i++)
@@ -85,6 +86,46 @@ static void zeros_stay_zeros_in_every_code_that_has_one(void **state) {
             assert_true(zeros_of(back + row * N_COLS, N_COLS) >= N_COLS / 2);
         qins_linear_free(linear);
     }
+    free(w);
+    free(back);
+}
+
+static void uniform_codes_are_pruned_in_the_rotated_basis(void **state) {
+    (void)state;
+    enum { COLS = 320 }; /* five blocks of a rotation */
+    rng r = {3};
+    float *w = malloc(N_ROWS * COLS * sizeof *w), *back = malloc(N_ROWS * COLS * sizeof *w), signs[COLS];
+    for (size_t i = 0; i < N_ROWS * COLS; i++)
+        w[i] = (float)(0.02 * rng_normal(&r));
+    qins_encode_options o;
+    qins_error err = {0};
+    qins_linear *linear;
+    qins_encode_defaults(&o);
+    o.codec = QINS_CODEC_UNIFORM;
+    o.bits = 6;
+    o.sparsity = 0.5;
+    o.sparse_group = 4;
+    assert_int_equal(qins_linear_from_float(w, NULL, N_ROWS, COLS, &o, &linear, &err), QINS_OK);
+    assert_int_equal(qins_linear_decode(linear, back, &err), QINS_OK);
+    qins_rotation_signs(o.rotation_seed, COLS, signs);
+    double error = 0, power = 0;
+    for (size_t i = 0; i < N_ROWS * COLS; i++) {
+        error += pow((double)w[i] - (double)back[i], 2);
+        power += pow((double)w[i], 2);
+    }
+    for (size_t row = 0; row < N_ROWS; row++) {
+        float *x = back + row * COLS;
+        assert_true(zeros_of(x, COLS) < COLS / 8);
+        qins_rotate(x, COLS, signs);
+        for (size_t k = 0; k < COLS; k += 4) {
+            size_t zeros = 0;
+            for (size_t j = 0; j < 4; j++)
+                zeros += fabsf(x[k + j]) < 1e-6f;
+            assert_true(zeros >= 2);
+        }
+    }
+    assert_true(error / power > 0.1 && error / power < 0.3); /* two of four normal numbers hold 0.16 of the squares */
+    qins_linear_free(linear);
     free(w);
     free(back);
 }
@@ -113,6 +154,7 @@ int main(void) {
         cmocka_unit_test(equal_weights_are_counted_not_all_dropped),
         cmocka_unit_test(two_of_every_four_go),
         cmocka_unit_test(zeros_stay_zeros_in_every_code_that_has_one),
+        cmocka_unit_test(uniform_codes_are_pruned_in_the_rotated_basis),
         cmocka_unit_test(codes_without_a_zero_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

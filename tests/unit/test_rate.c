@@ -28,8 +28,8 @@ static void the_step_gives_the_rate_within_0_01_bit(void **state) {
     (void)state;
     for (double rate = 1.5; rate <= 6.0; rate += 0.75) {
         double length[QINS_MAX_LEVELS], error;
-        int bits = qins_rate_width(rate, 0);
-        assert_close(measure(bits, qins_rate_step(bits, rate, 0, length), &error), rate, 0.01);
+        int bits = qins_rate_width(rate, 0, 0);
+        assert_close(measure(bits, qins_rate_step(bits, rate, 0, 0, length), &error), rate, 0.01);
     }
 }
 
@@ -38,17 +38,40 @@ static void error_is_0_26_bit_above_the_gaussian_bound(void **state) {
     (void)state;
     for (double rate = 3.0; rate <= 6.0; rate += 1.0) {
         double length[QINS_MAX_LEVELS], error;
-        int bits = qins_rate_width(rate, 0);
-        double entropy = measure(bits, qins_rate_step(bits, rate, 0, length), &error);
+        int bits = qins_rate_width(rate, 0, 0);
+        double entropy = measure(bits, qins_rate_step(bits, rate, 0, 0, length), &error);
         double gap = entropy + 0.5 * log2(error);
         assert_close(gap, 0.255, 0.02);
     }
 }
 
+/* Levels with a zero that takes the smallest share of all. */
+static void the_step_of_pruned_values_gives_the_rate(void **state) {
+    (void)state;
+    for (double share = 0.1; share < 0.7; share += 0.2)
+        for (double rate = 2; rate <= 4; rate++) {
+            double length[QINS_MAX_LEVELS], entropy = 0;
+            int bits = qins_rate_width(rate, 0, share);
+            double step = qins_rate_step(bits, rate, 0, share, length), least = qins_normal_quantile(0.5 + share / 2);
+            size_t histogram[QINS_MAX_LEVELS] = {0};
+            rng r = {1};
+            qins_codebook book;
+            qins_sparse_codebook(&book, bits);
+            for (size_t i = 0; i < N; i++) {
+                double x = rng_normal(&r);
+                histogram[qins_nearest_code(&book, fabs(x) < least ? 0.0f : (float)(2 * x / step))]++;
+            }
+            for (size_t c = 0; c < book.n_levels; c++)
+                if (histogram[c] > 0) entropy -= (double)histogram[c] / N * log2((double)histogram[c] / N);
+            assert_close(entropy, rate, 0.01);
+            assert_true((double)histogram[book.n_levels / 2] > (share - 0.01) * N);
+        }
+}
+
 static void lengths_are_those_of_a_code(void **state) {
     (void)state;
     double length[QINS_MAX_LEVELS], sum = 0;
-    qins_rate_step(5, 3.0, 0.5, length);
+    qins_rate_step(5, 3.0, 0.5, 0, length);
     for (size_t i = 0; i < 32; i++)
         sum += exp2(-length[i]);
     assert_close(sum, 1.0, 1e-6);
@@ -58,8 +81,8 @@ static void the_width_leaves_four_standard_deviations(void **state) {
     (void)state;
     for (double rate = 1.5; rate <= 6.5; rate += 0.5) {
         double length[QINS_MAX_LEVELS];
-        int bits = qins_rate_width(rate, 0);
-        assert_true(qins_rate_step(bits, rate, 0, length) * (1 << bits) >= 8.0 - 1e-9);
+        int bits = qins_rate_width(rate, 0, 0);
+        assert_true(qins_rate_step(bits, rate, 0, 0, length) * (1 << bits) >= 8.0 - 1e-9);
         assert_true(bits <= (int)ceil(rate) + 2);
     }
 }
@@ -67,13 +90,14 @@ static void the_width_leaves_four_standard_deviations(void **state) {
 static void paying_for_bits_makes_the_step_smaller_at_the_same_rate(void **state) {
     (void)state;
     double length[QINS_MAX_LEVELS];
-    assert_true(qins_rate_step(5, 3.0, 0.5, length) < qins_rate_step(5, 3.0, 0, length));
+    assert_true(qins_rate_step(5, 3.0, 0.5, 0, length) < qins_rate_step(5, 3.0, 0, 0, length));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_step_gives_the_rate_within_0_01_bit),
         cmocka_unit_test(error_is_0_26_bit_above_the_gaussian_bound),
+        cmocka_unit_test(the_step_of_pruned_values_gives_the_rate),
         cmocka_unit_test(lengths_are_those_of_a_code),
         cmocka_unit_test(the_width_leaves_four_standard_deviations),
         cmocka_unit_test(paying_for_bits_makes_the_step_smaller_at_the_same_rate),
