@@ -1,7 +1,7 @@
 /* Arithmetic on rows of the KV cache, one implementation per instruction set. SPDX-License-Identifier: MIT
  *
  * attention_scalar.c is the specification; attention_vector.h makes the others from the compiler's vector extensions,
- * attention_codes.h multiplies coded rows in integers.
+ * attention_codes.h and attention_nibbles.h multiply coded rows in integers.
  * tests/unit/test_attention.c compares every table with scalar.
  */
 #ifndef QINS_KERNEL_ATTENTION_H
@@ -38,6 +38,7 @@ typedef struct qins_kv_rows {
     const float *table;     /* [2^bits], 64-byte aligned */
     const int8_t *levels;   /* [64]: those of the codes, repeated */
     float unit;
+    size_t ahead; /* bytes from a row to one that is read soon after, worth fetching meanwhile */
 } qins_kv_rows;
 
 /* scores[q*ld + i] = sum over d of queries[q*dims + d] * row i [d]. Where rows are coded, a query may be rounded to

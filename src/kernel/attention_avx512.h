@@ -55,3 +55,7 @@ INLINE vf lookup(const float *table, int bits, vu codes) {
 INLINE float sum_lanes(vf v) {
     return _mm512_reduce_add_ps((__m512)v);
 }
+
+INLINE float max_lanes(vf v) {
+    return _mm512_reduce_max_ps((__m512)v);
+}

@@ -9,9 +9,11 @@
  *   code_book                   what look_up needs in registers
  *   make_code_book(levels, offset)  from qins_kv_rows.levels, with offset added to each in 8 bits
  *   load_32(row, bits, i)       codes i .. i+31 of a row, i a multiple of 32, one a byte; upper bits may be anything.
- * May read QINS_KV_OVERREAD bytes behind the row look_up(book, bits, codes)  their levels add_products(sum, u, s) sum +
- * products of unsigned u[0], u[1] and signed s[0], s[1], four bytes each into a word: u[0] s[0] 128 + u[1] s[1], the
- * two kept apart or not products(sum)               the words
+ *                               May read QINS_KV_OVERREAD bytes behind the row
+ *   look_up(book, bits, codes)  their levels
+ *   add_products(sum, u, s)     sum + products of unsigned u[0], u[1] and signed s[0], s[1], four bytes each into a
+ *                               word: u[0] s[0] 128 + u[1] s[1], the two kept apart or not
+ *   products(sum)               the words
  */
 #include <immintrin.h>
 
@@ -21,7 +23,7 @@ enum {
     LARGEST = 8191,         /* of a query: parts from -64 to 64 */
     LARGEST_WEIGHT = 16383, /* parts from 0 to 127 */
     BLOCK = 64,             /* rows whose weights share a factor */
-    AHEAD = 2048,           /* bytes: pages follow each other, so what comes next is fetched meanwhile */
+    LINE = 64,              /* bytes of a cache line */
     ROWS_AT_ONCE = 4,       /* bytes of a word */
     BLOCK_STEPS = BLOCK / ROWS_AT_ONCE,
     MOST_DIMS = 1024
@@ -57,9 +59,14 @@ INLINE const uint8_t *row_at(const qins_kv_rows *rows, size_t i, size_t n_rows) 
     return rows->data + (i < n_rows ? i : n_rows - 1) * rows->row_bytes;
 }
 
+/* Rows that come later are fetched meanwhile; none of `data` need be there. */
+INLINE void fetch(const uint8_t *data, size_t offset) {
+    __builtin_prefetch((const void *)((uintptr_t)data + offset));
+}
+
 INLINE void fetch_ahead(const qins_kv_rows *rows, const uint8_t *row) {
-    for (size_t i = 0; i < rows->row_bytes; i += 64)
-        __builtin_prefetch((const void *)((uintptr_t)row + AHEAD + i));
+    for (size_t i = 0; i < rows->row_bytes; i += LINE)
+        fetch(row, rows->ahead + i);
 }
 
 /* Numbers rounded to integers times factor, in two parts. */
@@ -76,11 +83,7 @@ INLINE rounded round_parts(const float *x, size_t n, float most, uint8_t *high, 
         largest = select_f(size > largest, size, largest);
         check += v * 0.0f;
     }
-    float each[LANES], top = 0;
-    store_f(each, largest);
-    for (size_t i = 0; i < LANES; i++)
-        top = each[i] > top ? each[i] : top;
-    float inverse = top > 1e-30f && top < INFINITY ? most / top : 0.0f;
+    float top = max_lanes(largest), inverse = top > 1e-30f && top < INFINITY ? most / top : 0.0f;
     vi sum = {0};
     for (size_t i = 0; i < n; i += LANES) {
         /* adding 1.5 * 2^23 rounds to nearest even */
@@ -90,10 +93,8 @@ INLINE rounded round_parts(const float *x, size_t n, float most, uint8_t *high, 
         store_bytes(high + i, (vu)upper & 255u);
         store_bytes(low + i, (vu)(whole - (upper << PART_BITS)) & 255u);
     }
-    int32_t sums[LANES], total = 0;
-    memcpy(sums, &sum, sizeof sum);
-    for (size_t i = 0; i < LANES; i++)
-        total += sums[i];
+    /* exact: 1,024 numbers below 2^14 */
+    int32_t total = (int32_t)sum_lanes(__builtin_convertvector(sum, vf));
     return (rounded){.factor = top / most + sum_lanes(check), .sum = total};
 }
 
@@ -103,12 +104,12 @@ INLINE __m128i add_across(const __m256i t[ROWS_AT_ONCE]) {
     return _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
 }
 
-INLINE __m128 row_scales(const uint16_t *scales, size_t n) {
-    if (n >= ROWS_AT_ONCE) return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)scales));
-    uint16_t halves[2 * ROWS_AT_ONCE] = {0};
-    for (size_t i = 0; i < n; i++)
-        halves[i] = scales[i];
-    return _mm_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)halves));
+INLINE void row_scales(const uint16_t *scales, size_t n, float *out) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(scales + i))));
+    for (; i < n; i++)
+        out[i] = qins_half_to_float(scales[i]);
 }
 
 /* n queries, at most QUERIES; n and bits are constants after inlining. */
@@ -143,7 +144,9 @@ INLINE void score_codes_of(const qins_kv_rows *rows, int bits, size_t n_rows, si
                 sums[q][r] = products(&sum[q]);
         }
         size_t here = n_rows - i < ROWS_AT_ONCE ? n_rows - i : ROWS_AT_ONCE;
-        __m128 scales = row_scales(rows->scales + i, here);
+        float factors[ROWS_AT_ONCE] = {0};
+        row_scales(rows->scales + i, here, factors);
+        __m128 scales = _mm_loadu_ps(factors);
         for (size_t q = 0; q < n; q++) {
             __m128i whole = _mm_sub_epi32(add_across(sums[q]), _mm_set1_epi32(of[q].sum * 128));
             __m128 product = _mm_cvtepi32_ps(whole);
@@ -158,17 +161,6 @@ INLINE void score_codes_of(const qins_kv_rows *rows, int bits, size_t n_rows, si
             memcpy(scores + q * ld + i, each, here * sizeof *each);
         }
     }
-}
-
-INLINE void score_codes(const qins_kv_rows *rows, int bits, size_t n_rows, size_t dims, const float *queries,
-                        size_t n_queries, float *scores, size_t ld) {
-    size_t q = 0;
-    for (; q + 4 <= n_queries; q += 4)
-        score_codes_of(rows, bits, n_rows, dims, queries + q * dims, 4, scores + q * ld, ld);
-    const float *rest = queries + q * dims;
-    if (n_queries - q == 3) score_codes_of(rows, bits, n_rows, dims, rest, 3, scores + q * ld, ld);
-    if (n_queries - q == 2) score_codes_of(rows, bits, n_rows, dims, rest, 2, scores + q * ld, ld);
-    if (n_queries - q == 1) score_codes_of(rows, bits, n_rows, dims, rest, 1, scores + q * ld, ld);
 }
 
 /* Levels of four rows, the four of one column side by side in a word. Register m has columns 4m .. 4m+3 of the lower
@@ -217,20 +209,21 @@ INLINE void add_block(const block_weights *w, const __m256i levels[BLOCK_STEPS][
     add_words(out + 24, _mm256_permute2x128_si256(words[2], words[3], 0x31), w->factor, w->half);
 }
 
-INLINE void accumulate_block(const qins_kv_rows *rows, int bits, size_t first, size_t n_rows, size_t dims,
-                             const float *weights, size_t ld, size_t n, float *out) {
-    block_weights of[QUERIES];
-    float scales[BLOCK] = {0};
+INLINE block_weights weights_of_block(const qins_kv_rows *rows, int bits, size_t n_rows, const float *weights,
+                                      const float *scales) {
+    block_weights w;
+    float scaled[BLOCK] = {0};
     for (size_t i = 0; i < n_rows; i++)
-        scales[i] = qins_half_to_float(rows->scales[first + i]);
-    for (size_t q = 0; q < n; q++) {
-        float products_with_scales[BLOCK] = {0};
-        for (size_t i = 0; i < n_rows; i++)
-            products_with_scales[i] = weights[q * ld + first + i] * scales[i];
-        rounded r = round_parts(products_with_scales, BLOCK, LARGEST_WEIGHT, of[q].high, of[q].low);
-        of[q].factor = r.factor * rows->unit;
-        of[q].half = bits == 8 ? 0.5f * (float)r.sum : 0.0f;
-    }
+        scaled[i] = weights[i] * scales[i];
+    rounded r = round_parts(scaled, BLOCK, LARGEST_WEIGHT, w.high, w.low);
+    w.factor = r.factor * rows->unit;
+    w.half = bits == 8 ? 0.5f * (float)r.sum : 0.0f;
+    return w;
+}
+
+/* Rows first .. first + n_rows - 1, a block at most. */
+INLINE void accumulate_block(const qins_kv_rows *rows, int bits, size_t first, size_t n_rows, size_t dims,
+                             const block_weights *of, size_t n, float *out) {
     const code_book book = make_code_book(rows->levels, 0);
     size_t n_steps = (n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
     for (size_t d = 0; d < dims; d += BYTES) {
@@ -250,12 +243,56 @@ INLINE void accumulate_block(const qins_kv_rows *rows, int bits, size_t first, s
     }
 }
 
+#include "kernel/attention_nibbles.h"
+
+/* ---- all widths ---- */
+
+INLINE void score_some(const qins_kv_rows *rows, int bits, size_t n_rows, size_t dims, const float *queries, size_t n,
+                       float *scores, size_t ld) {
+    if (bits == 4)
+        score_nibbles_of(rows, n_rows, dims, queries, n, scores, ld);
+    else
+        score_codes_of(rows, bits, n_rows, dims, queries, n, scores, ld);
+}
+
+INLINE void score_codes(const qins_kv_rows *rows, int bits, size_t n_rows, size_t dims, const float *queries,
+                        size_t n_queries, float *scores, size_t ld) {
+    for (size_t q = 0; q < n_queries; q += QUERIES) {
+        const float *from = queries + q * dims;
+        float *to = scores + q * ld;
+        switch (n_queries - q) {
+        case 1:
+            score_some(rows, bits, n_rows, dims, from, 1, to, ld);
+            break;
+        case 2:
+            score_some(rows, bits, n_rows, dims, from, 2, to, ld);
+            break;
+        case 3:
+            score_some(rows, bits, n_rows, dims, from, 3, to, ld);
+            break;
+        default:
+            score_some(rows, bits, n_rows, dims, from, QUERIES, to, ld);
+        }
+    }
+}
+
 INLINE void accumulate_codes(const qins_kv_rows *rows, int bits, size_t n_rows, size_t dims, const float *weights,
                              size_t ld, size_t n_queries, float *out) {
-    for (size_t q = 0; q < n_queries; q += QUERIES) {
-        size_t n = n_queries - q < QUERIES ? n_queries - q : QUERIES;
-        for (size_t first = 0; first < n_rows; first += BLOCK)
-            accumulate_block(rows, bits, first, n_rows - first < BLOCK ? n_rows - first : BLOCK, dims, weights + q * ld,
-                             ld, n, out + q * dims);
+    for (size_t first = 0; first < n_rows; first += BLOCK) {
+        size_t here = n_rows - first < BLOCK ? n_rows - first : BLOCK;
+        float scales[BLOCK];
+        row_scales(rows->scales + first, here, scales);
+        for (size_t q = 0; q < n_queries; q += QUERIES) {
+            size_t n = n_queries - q < QUERIES ? n_queries - q : QUERIES;
+            block_weights of[QUERIES];
+            for (size_t i = 0; i < n; i++)
+                of[i] = weights_of_block(rows, bits, here, weights + (q + i) * ld + first, scales);
+            if (bits != 4)
+                accumulate_block(rows, bits, first, here, dims, of, n, out + q * dims);
+            else if (n == 1)
+                accumulate_nibbles(rows, first, here, dims, of, 1, out + q * dims);
+            else
+                accumulate_nibbles(rows, first, here, dims, of, n, out + q * dims);
+        }
     }
 }

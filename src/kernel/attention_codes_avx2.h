@@ -57,6 +57,10 @@ INLINE __m256i look_up(const code_book *book, int bits, __m256i codes) {
     return _mm256_blendv_epi8(x, y, _mm256_slli_epi16(codes, 2));
 }
 
+INLINE __m256i keep_nibbles(__m256i x) {
+    return _mm256_and_si256(x, _mm256_set1_epi8(15));
+}
+
 /* Sums of two products fit 16 bits: 2 * 255 * 64 and 2 * 127 * 128. */
 INLINE void add_products(word_sums *sum, const __m256i u[2], const __m256i s[2]) {
     __m256i high = _mm256_madd_epi16(_mm256_maddubs_epi16(u[0], s[0]), _mm256_set1_epi16(1 << PART_BITS));

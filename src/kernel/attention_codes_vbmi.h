@@ -35,6 +35,10 @@ INLINE __m256i look_up(const code_book *book, int bits, __m256i codes) {
     return _mm256_permutex2var_epi8(book->low, codes, book->high);
 }
 
+INLINE __m256i keep_nibbles(__m256i x) {
+    return x;
+}
+
 INLINE void add_products(word_sums *sum, const __m256i u[2], const __m256i s[2]) {
     sum->high = _mm256_dpbusd_epi32(sum->high, u[0], s[0]);
     sum->low = _mm256_dpbusd_epi32(sum->low, u[1], s[1]);

@@ -38,3 +38,8 @@ INLINE vf lookup(const float *table, int bits, vu codes) {
 INLINE float sum_lanes(vf v) {
     return (v[0] + v[1]) + (v[2] + v[3]);
 }
+
+INLINE float max_lanes(vf v) {
+    float low = v[0] > v[1] ? v[0] : v[1], high = v[2] > v[3] ? v[2] : v[3];
+    return low > high ? low : high;
+}

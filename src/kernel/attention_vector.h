@@ -12,6 +12,7 @@
  *   load_codes(row, bits, i)        codes i .. i+LANES-1 of a row, i a multiple of LANES; upper bits may be anything
  *   lookup(table, bits, codes)      table entries, by the lowest `bits` bits of each word
  *   sum_lanes(v)          sum of the lanes
+ *   max_lanes(v)          the largest of them
  * and, where coded rows are multiplied in integers,
  *   QINS_VECTOR_CODES     the header with what attention_codes.h needs
  */
@@ -28,6 +29,7 @@ INLINE void store_bytes(uint8_t *p, vu v);
 INLINE vu load_codes(const uint8_t *row, int bits, size_t i);
 INLINE vf lookup(const float *table, int bits, vu codes);
 INLINE float sum_lanes(vf v);
+INLINE float max_lanes(vf v);
 
 /* Values d .. d+LANES-1 of a row, codes without the row's scale. */
 INLINE vf load_values(const qins_kv_rows *rows, qins_kv_type type, const uint8_t *row, size_t d) {
@@ -240,10 +242,7 @@ static float max(const float *x, size_t n) {
             vf v = load_f(x + i);
             lanes = select_f(v > lanes, v, lanes);
         }
-        float each[LANES];
-        store_f(each, lanes);
-        for (size_t j = 0; j < LANES; j++)
-            largest = each[j] > largest ? each[j] : largest;
+        largest = max_lanes(lanes);
     }
     for (; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;

@@ -241,6 +241,7 @@ static void attend_pages(const attention_job *j, const qins_query_block *b, size
         size_t base = page * PAGE, n = qins_min_size(PAGE, end - base);
         qins_kv_span spans[2];
         size_t n_spans = qins_kv_spans(&j->cache->format, head, page, n, spans);
+        if (page + 1 < end_page) qins_kv_fetch_page(&j->cache->format, head, page + 1);
         for (size_t i = 0; i < n_spans; i++)
             score_span(kernels, &spans[i], dims, n_rows, s);
         for (size_t r = 0; r < n_rows; r++) {

@@ -50,6 +50,10 @@ typedef struct qins_kv_span {
 /* Rows of positions [page * 64, page * 64 + n) of a head: one or two spans, in order. Keys and values are cut alike. */
 size_t qins_kv_spans(const qins_kv_format *f, const uint8_t *head, size_t page, size_t n, qins_kv_span spans[2]);
 
+/* Scales and mean of a page are read soon: rows are fetched by those who read them. The page need not have been
+ * written, but must lie in the address space of the head. */
+void qins_kv_fetch_page(const qins_kv_format *f, const uint8_t *head, size_t page);
+
 /* Writes a key or a value of `dims` values, in the basis of the rows, at a position of a head. Keys must be written in
  * order: the mean of a page is that of the rows of the page before. scratch: [64 * dims]. */
 void qins_kv_store_key(const qins_kv_format *f, uint8_t *head, size_t position, const float *key, float *scratch);

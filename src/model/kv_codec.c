@@ -110,10 +110,11 @@ static qins_kv_rows sink_rows(const qins_kv_format *f, const uint8_t *sinks) {
     return (qins_kv_rows){.data = sinks, .row_bytes = f->dims * sizeof(uint16_t)};
 }
 
-static qins_kv_rows page_rows(const uint8_t *data, size_t row_bytes, const uint8_t *scales,
+static qins_kv_rows page_rows(const qins_kv_format *f, const uint8_t *data, size_t row_bytes, const uint8_t *scales,
                               const qins_kv_codebook *book) {
     return (qins_kv_rows){.data = data,
                           .row_bytes = row_bytes,
+                          .ahead = f->page_bytes,
                           .scales = book != NULL ? (const uint16_t *)(const void *)scales : NULL,
                           .table = book != NULL ? book->table : NULL,
                           .levels = book != NULL ? book->levels : NULL,
@@ -128,8 +129,8 @@ static void skip_rows(qins_kv_rows *rows, size_t n) {
 size_t qins_kv_spans(const qins_kv_format *f, const uint8_t *head, size_t page, size_t n, qins_kv_span spans[2]) {
     const uint8_t *p = page_of(f, head, page);
     bool sinks = page == 0 && (f->coded_keys || f->coded_values);
-    qins_kv_span all = {.keys = page_rows(p, f->key_row, p + f->key_scales, f->key_book),
-                        .values = page_rows(p + f->values, f->value_row, p + f->value_scales, f->value_book),
+    qins_kv_span all = {.keys = page_rows(f, p, f->key_row, p + f->key_scales, f->key_book),
+                        .values = page_rows(f, p + f->values, f->value_row, p + f->value_scales, f->value_book),
                         .key_type = f->key_type,
                         .value_type = f->value_type,
                         .mean = f->coded_keys && page > 0 ? (const uint16_t *)(const void *)(p + f->mean) : NULL,
@@ -152,6 +153,12 @@ size_t qins_kv_spans(const qins_kv_format *f, const uint8_t *head, size_t page, 
     skip_rows(&spans[1].keys, QINS_KV_SINKS);
     skip_rows(&spans[1].values, QINS_KV_SINKS);
     return 2;
+}
+
+void qins_kv_fetch_page(const qins_kv_format *f, const uint8_t *head, size_t page) {
+    const uint8_t *p = page_of(f, head, page);
+    for (size_t i = f->key_scales; i < f->page_bytes; i += 64)
+        __builtin_prefetch(p + i);
 }
 
 /* ---- writing ---- */
