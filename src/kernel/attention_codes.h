@@ -24,6 +24,7 @@ enum {
     LARGEST_WEIGHT = 16383, /* parts from 0 to 127 */
     BLOCK = 64,             /* rows whose weights share a factor */
     LINE = 64,              /* bytes of a cache line */
+    TO_L2 = 2,              /* of __builtin_prefetch */
     ROWS_AT_ONCE = 4,       /* bytes of a word */
     BLOCK_STEPS = BLOCK / ROWS_AT_ONCE,
     MOST_DIMS = 1024
@@ -59,9 +60,10 @@ INLINE const uint8_t *row_at(const qins_kv_rows *rows, size_t i, size_t n_rows) 
     return rows->data + (i < n_rows ? i : n_rows - 1) * rows->row_bytes;
 }
 
-/* Rows that come later are fetched meanwhile; none of `data` need be there. */
+/* Rows that come later are fetched meanwhile, to the second cache: to the first one, fetching waits for earlier misses
+ * (630 ns instead of 480 for a page of 64 positions of a head of 96, Zen 4). None of `data` need be there. */
 INLINE void fetch(const uint8_t *data, size_t offset) {
-    __builtin_prefetch((const void *)((uintptr_t)data + offset));
+    __builtin_prefetch((const void *)((uintptr_t)data + offset), 0, TO_L2);
 }
 
 INLINE void fetch_ahead(const qins_kv_rows *rows, const uint8_t *row) {

@@ -35,8 +35,11 @@ INLINE void point_to_rows(const qins_kv_rows *rows, size_t first, size_t n_rows,
     size_t here = n_rows - first < ROWS_TOGETHER ? n_rows - first : ROWS_TOGETHER;
     for (size_t r = 0; r < ROWS_TOGETHER; r++)
         row[r] = start + (r < here ? r : here - 1) * rows->row_bytes;
-    for (size_t i = 0; i < here * rows->row_bytes; i += LINE)
-        fetch(start, rows->ahead + i);
+}
+
+INLINE void fetch_after(const qins_kv_rows *rows, const uint8_t *first) {
+    for (size_t i = 0; i < ROWS_TOGETHER * rows->row_bytes; i += LINE)
+        fetch(first, rows->ahead + i);
 }
 
 /* ---- scores ---- */
@@ -77,6 +80,7 @@ INLINE void score_nibbles_of(const qins_kv_rows *rows, size_t n_rows, size_t dim
         const uint8_t *row[ROWS_TOGETHER];
         __m256i sums[QUERIES][PAIRS];
         point_to_rows(rows, i, n_rows, row);
+        fetch_after(rows, row[0]);
 #pragma GCC unroll 4
         for (size_t p = 0; p < PAIRS; p++) {
             word_sums sum[QUERIES] = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
@@ -169,6 +173,7 @@ INLINE void accumulate_nibbles(const qins_kv_rows *rows, size_t first, size_t n_
         word_sums sum[2 * ROWS_AT_ONCE];
         clear_sums(sum);
         for (size_t step = 0; step < n_steps; step++) {
+            if (d == 0) fetch_after(rows, row[step][0]);
             interleave_nibbles(&book, row[step], d / 2, levels[step]);
             if (n == 1) add_step(&of[0], step, levels[step], sum);
         }

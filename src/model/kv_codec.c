@@ -158,7 +158,7 @@ size_t qins_kv_spans(const qins_kv_format *f, const uint8_t *head, size_t page, 
 void qins_kv_fetch_page(const qins_kv_format *f, const uint8_t *head, size_t page) {
     const uint8_t *p = page_of(f, head, page);
     for (size_t i = f->key_scales; i < f->page_bytes; i += 64)
-        __builtin_prefetch(p + i);
+        __builtin_prefetch(p + i, 0, 2);
 }
 
 /* ---- writing ---- */
