@@ -38,6 +38,13 @@ void progress_start(progress_bar *bar) {
     *bar = (progress_bar){.visible = isatty(STDERR_FILENO) == 1};
 }
 
+void progress_start_patient(progress_bar *bar, const char *stage, double patience) {
+    progress_start(bar);
+    bar->stage = stage;
+    bar->patience = patience;
+    bar->started = now_seconds();
+}
+
 static void draw(const progress_bar *bar, double share, double now) {
     char cells[BAR_WIDTH + 1], eta[32] = "";
     int filled = (int)(share * BAR_WIDTH);
@@ -76,8 +83,7 @@ int progress_update(void *user, const char *stage, uint64_t done, uint64_t total
 static qins_status open_with(const char *path, bool no_check, bool in_float, qins_model **model, qins_error *err) {
     static const double LOAD_PATIENCE = 2.0;
     progress_bar bar;
-    progress_start(&bar);
-    bar.patience = LOAD_PATIENCE;
+    progress_start_patient(&bar, "load", LOAD_PATIENCE);
     const qins_model_options options = {
         .no_check = no_check, .float_arithmetic = in_float, .progress = progress_update, .progress_user = &bar};
     qins_status status = qins_model_open(path, &options, model, err);

@@ -20,6 +20,8 @@ void catch_interrupts(void);
 bool interrupted(void);
 
 void progress_start(progress_bar *bar);
+/* Nothing is drawn in the first `patience` seconds of a stage; those of the first one count from now. */
+void progress_start_patient(progress_bar *bar, const char *stage, double patience);
 /* A qins_progress: `user` is the progress_bar. Asks to stop after an interrupt. */
 int progress_update(void *user, const char *stage, uint64_t done, uint64_t total);
 /* Opens a model with a bar that shows after two seconds: those that are mapped open at once. */

@@ -15,30 +15,60 @@ typedef struct codec_row {
     const char *name;   /* for --codecs */
     const char *series; /* in charts and tables */
     qins_encode_options encode;
-    int bits;        /* 0: every width asked for */
-    bool calibrated; /* only with --calibrate */
+    int bits; /* 0: every width asked for */
+    enum { ALWAYS, CALIBRATED, NOT_CALIBRATED } when;
+    bool entropy_coded; /* to what the width takes in a file */
 } codec_row;
+
+#define UNIFORM .codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
 
 /* Of rows with one name all are swept. The embedding stays as it is, so that the rate is that of what is compared. */
 static const codec_row codec_rows[] = {
-    {"gauss", "gauss", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
-    {"gauss", "gauss, calibrated", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, true},
-    {"uniform", "uniform", {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
-    {"rational", "rational", {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
-    {"log", "log", {.codec = QINS_CODEC_LOG, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, false},
+    {"gauss", "gauss", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, ALWAYS, false},
+    {"gauss",
+     "gauss, calibrated",
+     {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
+     0,
+     CALIBRATED,
+     false},
+    {"uniform",
+     "uniform",
+     {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
+     0,
+     ALWAYS,
+     false},
+    {"rational",
+     "rational",
+     {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
+     0,
+     ALWAYS,
+     false},
+    {"log", "log", {.codec = QINS_CODEC_LOG, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, ALWAYS, false},
     {"original",
      "rational, original: alpha = 1",
      {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_OFF, .scale = QINS_SCALE_TENSOR, .alpha = 1},
      8,
+     ALWAYS,
      false},
     {"original",
      "log, original: 2 bytes",
      {.codec = QINS_CODEC_LOG, .storage = QINS_STORAGE_SEED, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
      8,
+     ALWAYS,
      false},
+    {"entropy", "entropy-coded", {UNIFORM}, 0, NOT_CALIBRATED, true},
+    {"entropy", "entropy-coded, calibrated", {UNIFORM}, 0, CALIBRATED, true},
+    {"sparse", "half zeros", {UNIFORM, .sparsity = 0.5}, 0, NOT_CALIBRATED, true},
+    {"sparse", "half zeros, by loss", {UNIFORM, .sparsity = 0.5}, 0, CALIBRATED, true},
+    {"sparse", "half zeros, by magnitude", {UNIFORM, .sparsity = 0.5, .prune_by_magnitude = true}, 0, CALIBRATED, true},
+    {"sparse", "a fifth zeros, by loss", {UNIFORM, .sparsity = 0.2}, 0, CALIBRATED, true},
+    {"sparse", "2:4 zeros, by loss", {UNIFORM, .sparsity = 0.5, .sparse_group = 4}, 0, CALIBRATED, true},
 };
-static const char *const codec_names[] = {"gauss", "uniform", "rational", "log", "original", NULL};
+static const char *const codec_names[] = {"gauss", "uniform", "rational", "log", "original", "entropy", "sparse", NULL};
 enum { N_ROWS = sizeof codec_rows / sizeof *codec_rows, MIN_BITS = 3, MAX_BITS = 8, MAX_POINTS = N_ROWS * MAX_BITS };
+/* What scales add to a fixed width, about; and the widest that is entropy-coded. */
+static const double SCALE_BITS = 0.05;
+enum { MAX_FILE_BITS = 6 };
 
 typedef struct sweep_arguments {
     common_options common;
@@ -89,10 +119,11 @@ static size_t make_requests(const sweep_arguments *a, qins_sweep_request *reques
     size_t n = 0;
     for (int row = 0; row < N_ROWS; row++) {
         if ((a->codecs >> codec_bit(codec_rows[row].name) & 1) == 0) continue;
-        if (codec_rows[row].calibrated && a->calibrate == NULL) continue;
+        if (codec_rows[row].when == (a->calibrate == NULL ? CALIBRATED : NOT_CALIBRATED)) continue;
         for (int bits = MIN_BITS; bits <= MAX_BITS; bits++) {
             int fixed = codec_rows[row].bits;
             if (fixed != 0 ? bits != fixed : (a->bits >> bits & 1) == 0) continue;
+            if (codec_rows[row].entropy_coded && bits > MAX_FILE_BITS) continue;
             qins_sweep_request *r = &requests[n++];
             r->series = codec_rows[row].series;
             qins_compress_defaults(&r->compress);
@@ -101,18 +132,20 @@ static size_t make_requests(const sweep_arguments *a, qins_sweep_request *reques
             r->compress.linear.rotation_seed = seed;
             r->compress.linear.bits = bits;
             r->compress.embed_bits = 0;
-            r->compress.calibrate = codec_rows[row].calibrated ? a->calibrate : NULL;
+            r->compress.calibrate = codec_rows[row].when == CALIBRATED ? a->calibrate : NULL;
+            r->compress.file_bpw = codec_rows[row].entropy_coded ? bits + SCALE_BITS : 0;
         }
     }
     return n;
 }
 
 static json_t *point_object(const qins_sweep_point *p) {
-    return json_pack("{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "series",
+    return json_pack("{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "series",
                      json_text(p->series, strlen(p->series)), "codec", p->codec, "bits", p->bits, "bpw",
-                     json_number(p->bpw), "rel_mse", json_number(p->rel_mse), "gap_bits", json_number(p->gap_bits),
-                     "kl_mean", json_number(p->kl_mean), "kl_p99", json_number(p->kl_p99), "top1", json_number(p->top1),
-                     "top10_overlap", json_number(p->top10_overlap), "ppl", json_number(p->ppl), "ppl_delta_pct",
+                     json_number(p->bpw), "file_bpw", json_number(p->file_bpw), "rel_mse", json_number(p->rel_mse),
+                     "gap_bits", json_number(p->gap_bits), "kl_mean", json_number(p->kl_mean), "kl_p99",
+                     json_number(p->kl_p99), "top1", json_number(p->top1), "top10_overlap",
+                     json_number(p->top10_overlap), "ppl", json_number(p->ppl), "ppl_delta_pct",
                      json_number(p->ppl_delta_pct), "codes_used", json_number(p->codes_used), "code_entropy",
                      json_number(p->code_entropy));
 }
@@ -127,11 +160,11 @@ static int print_sweep(const sweep_arguments *a, const qins_sweep *sweep) {
                                     (json_int_t)info->n_tokens, "ppl_ref", json_number(info->ppl_ref), "points",
                                     points));
     }
-    printf("%-30s %4s %7s %9s %6s %11s %7s\n", "codec", "bits", "bpw", "rel. MSE", "gap", "KL", "top-1");
+    printf("%-30s %4s %7s %7s %9s %6s %11s %7s\n", "codec", "bits", "bpw", "in file", "rel. MSE", "gap", "KL", "top-1");
     for (size_t i = 0; i < info->n_points; i++) {
         const qins_sweep_point *p = qins_sweep_get(sweep, i);
-        printf("%-30s %4d %7.3f %9.2e %6.3f %11.5g %5.1f %%\n", p->series, p->bits, p->bpw, p->rel_mse, p->gap_bits,
-               p->kl_mean, 100 * p->top1);
+        printf("%-30s %4d %7.3f %7.3f %9.2e %6.3f %11.5g %5.1f %%\n", p->series, p->bits, p->bpw, p->file_bpw,
+               p->rel_mse, p->gap_bits, p->kl_mean, 100 * p->top1);
     }
     printf("wrote %s\n", a->out);
     return EXIT_DONE;
@@ -236,8 +269,9 @@ int command_sweep(int argc, char **argv) {
          .value_name = "LIST",
          .choices = codec_names,
          .parse = parse_codecs,
-         .expects = "some of gauss,uniform,rational,log,original",
-         .help = "codecs to try, with commas; 'original' are the two as first published (default: all)"},
+         .expects = "some of gauss,uniform,rational,log,original,entropy,sparse",
+         .help = "codecs to try, with commas; 'original' are the two as first published, 'entropy' and 'sparse' "
+                 "uniform codes for an entropy coder that take as much in the file as a width, up to 6 (default: all)"},
         {.name = "bits",
          .kind = OPTION_PARSED,
          .value = &a.bits,
@@ -254,7 +288,7 @@ int command_sweep(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &a.calibrate,
          .value_name = "FILE",
-         .help = "also try gauss with feedback rounding, calibrated on this text"},
+         .help = "also try gauss with feedback rounding, calibrated on this text; entropy and sparse use it"},
         {.name = "ctx",
          .letter = 'c',
          .kind = OPTION_SIZE,

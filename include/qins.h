@@ -608,9 +608,10 @@ typedef struct qins_sweep_options {
 typedef struct qins_sweep_point {
     const char *series, *codec;
     int bits;        /* of a code */
-    double bpw;      /* bits a weight of the linears, scales and tables included */
+    double bpw;      /* bits a weight of the linears in memory, scales and tables included */
+    double file_bpw; /* in the file: less when they are entropy-coded */
     double rel_mse;  /* of the linears: squared error / sum of squares */
-    double gap_bits; /* bpw - log2(1/rel_mse)/2: distance to the rate-distortion bound of a Gaussian */
+    double gap_bits; /* file_bpw - log2(1/rel_mse)/2: distance to the rate-distortion bound of a Gaussian */
     double kl_mean, kl_p99, top1, top10_overlap, ppl; /* as in qins_verify_result */
     double ppl_delta_pct;
     double codes_used, code_entropy; /* as in qins_compress_result */

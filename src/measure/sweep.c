@@ -123,7 +123,7 @@ static qins_status compare_point(sweeper *s, qins_sweep_point *point, qins_error
     qins_status status = qins_weights_open(s->options->work_path, true, &weights, err);
     if (status == QINS_OK) status = qins_sweep_compare(s->sweep, s->weights, weights, point, err);
     qins_weights_close(weights);
-    point->gap_bits = point->rel_mse > 0 ? point->bpw + log2(point->rel_mse) / 2 : NAN;
+    point->gap_bits = point->rel_mse > 0 ? point->file_bpw + log2(point->rel_mse) / 2 : NAN;
     return status;
 }
 

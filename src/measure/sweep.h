@@ -15,7 +15,7 @@ struct qins_sweep {
 };
 
 /* Errors of the linears and the codes they are stored in; model must be a compressed form of reference. Fills in
- * rel_mse, n_codes, histogram and layer_errors of the point. */
+ * file_bpw, rel_mse, n_codes, histogram and layer_errors of the point, whose bpw is known. */
 qins_status qins_sweep_compare(const qins_sweep *sweep, const qins_weights *reference, const qins_weights *model,
                                qins_sweep_point *point, qins_error *err);
 

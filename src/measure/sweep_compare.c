@@ -75,6 +75,19 @@ static qins_status count_codes(const qins_matrix *m, qins_sweep_point *point, qi
     return QINS_OK;
 }
 
+/* Bytes in the file, and without entropy coding; shared tables belong to no matrix. */
+typedef struct size_sums {
+    double file, memory;
+} size_sums;
+
+static void add_sizes(const qins_encoded_tensor *t, size_sums *sizes) {
+    for (int i = 0; i < QINS_PART_COUNT; i++) {
+        if (t->parts[i] == NULL || (i == QINS_PART_TABLE && qins_codec_has_fixed_table(t->options.codec))) continue;
+        sizes->file += (double)qins_tensor_file_bytes(t->parts[i]);
+        sizes->memory += (double)t->parts[i]->n_bytes;
+    }
+}
+
 static qins_status compare_parameter(const qins_weights *reference, const qins_weights *model,
                                      const qins_parameter *encoded, qins_sweep_point *point, error_sums *sums,
                                      qins_error *err) {
@@ -95,6 +108,7 @@ qins_status qins_sweep_compare(const qins_sweep *sweep, const qins_weights *refe
                                qins_sweep_point *point, qins_error *err) {
     size_t n_kinds = sweep->info.n_kinds, n_cells = sweep->info.n_layers * n_kinds;
     error_sums *cells = qins_alloc(n_cells, sizeof *cells), all = {0, 0};
+    size_sums sizes = {0, 0};
     double *errors = qins_alloc(n_cells, sizeof *errors);
     point->layer_errors = errors;
     qins_status status = QINS_OK;
@@ -107,6 +121,7 @@ qins_status qins_sweep_compare(const qins_sweep *sweep, const qins_weights *refe
         status = compare_parameter(reference, model, p, point, &sums, err);
         all.power += sums.power;
         all.error += sums.error;
+        add_sizes(p->encoded, &sizes);
         if (status != QINS_OK || kind < 0 || p->layer >= sweep->info.n_layers) continue;
         error_sums *cell = &cells[p->layer * n_kinds + (size_t)kind];
         cell->power += sums.power;
@@ -115,6 +130,7 @@ qins_status qins_sweep_compare(const qins_sweep *sweep, const qins_weights *refe
     if (status == QINS_OK) {
         for (size_t i = 0; i < n_cells; i++)
             errors[i] = cells[i].power > 0 ? cells[i].error / cells[i].power : NAN;
+        point->file_bpw = sizes.file < sizes.memory ? point->bpw * sizes.file / sizes.memory : point->bpw;
         point->rel_mse = all.power > 0 ? all.error / all.power : 0;
     }
     free(cells);

@@ -14,6 +14,7 @@ typedef struct series {
     const char *name;
     const qins_sweep_point **points;
     size_t n_points;
+    bool entropy_coded;
 } series;
 
 typedef struct report {
@@ -45,7 +46,9 @@ static void group_by_series(report *r) {
             known = known || strcmp(r->series[s].name, name) == 0;
         if (known) continue;
         series *added = &r->series[r->n_series++];
-        *added = (series){.name = name, .points = r->order + placed};
+        *added = (series){.name = name,
+                          .points = r->order + placed,
+                          .entropy_coded = r->sweep->points[i].file_bpw < r->sweep->points[i].bpw};
         for (size_t j = i; j < n; j++)
             if (strcmp(r->sweep->points[j].series, name) == 0) r->order[placed++] = &r->sweep->points[j];
         added->n_points = (size_t)(r->order + placed - added->points);
@@ -104,8 +107,8 @@ static double kl_per_error(const report *r) {
 static qins_chart_series bound_series(const report *r, const char *name, double factor) {
     double low = INFINITY, high = 0;
     for (size_t i = 0; i < r->sweep->info.n_points; i++) {
-        double x = r->chart_points[i].x;
-        if (!isfinite(x)) continue;
+        double x = r->order[i]->bpw;
+        if (!(x <= MOST_CHARTED_BPW) || r->order[i]->file_bpw < x) continue;
         low = fmin(low, x);
         high = fmax(high, x);
     }
@@ -116,7 +119,16 @@ static qins_chart_series bound_series(const report *r, const char *name, double 
         .name = name, .style = 7, .line = true, .bare = true, .points = bound, .n_points = BOUND_POINTS};
 }
 
+/* Fixed widths by what they take in memory; entropy-coded series beside the codec that is best at fixed widths by what
+ * they take in the file. */
+typedef enum chart_kind { FIXED_WIDTHS, FILES } chart_kind;
+
+static bool is_in(const series *s, chart_kind kind) {
+    return kind == FIXED_WIDTHS ? !s->entropy_coded : s->entropy_coded || strcmp(s->points[0]->codec, "gauss") == 0;
+}
+
 typedef struct rate_chart {
+    chart_kind kind;
     const char *title, *y_label, *unit;
     measure_fn measure;
     bool y_log, y_zero;
@@ -131,33 +143,69 @@ static void add_rate_chart(report *r, const rate_chart *c) {
         r->out.failed = true;
         return;
     }
+    size_t n_drawn = 0;
     for (size_t s = 0, at = 0; s < r->n_series; at += r->series[s].n_points, s++) {
+        if (!is_in(&r->series[s], c->kind)) continue;
         for (size_t i = 0; i < r->series[s].n_points; i++) {
             const qins_sweep_point *p = r->series[s].points[i];
-            double x = p->bpw <= MOST_CHARTED_BPW ? p->bpw : NAN;
-            snprintf(r->labels[at + i], sizeof *r->labels, "%.40s: %.3f bits, %.4g", p->series, p->bpw, c->measure(p));
+            double rate = c->kind == FILES ? p->file_bpw : p->bpw, x = rate <= MOST_CHARTED_BPW ? rate : NAN;
+            snprintf(r->labels[at + i], sizeof *r->labels, "%.40s: %.3f bits, %.4g", p->series, rate, c->measure(p));
             r->chart_points[at + i] = (qins_chart_point){x, c->measure(p), r->labels[at + i]};
         }
         qsort(r->chart_points + at, r->series[s].n_points, sizeof *r->chart_points, by_rate);
-        drawn[s] = (qins_chart_series){.name = r->series[s].name,
-                                       .style = (int)(s % (QINS_CHART_STYLES - 1)),
-                                       .line = r->series[s].n_points > 1,
-                                       .points = r->chart_points + at,
-                                       .n_points = r->series[s].n_points};
+        size_t n_styles = c->bound != NULL ? QINS_CHART_STYLES - 1 : QINS_CHART_STYLES;
+        drawn[n_drawn] = (qins_chart_series){.name = r->series[s].name,
+                                             .style = (int)(n_drawn % n_styles),
+                                             .line = r->series[s].n_points > 1,
+                                             .points = r->chart_points + at,
+                                             .n_points = r->series[s].n_points};
+        n_drawn++;
     }
-    bool bound = c->bound != NULL && isfinite(c->bound_factor);
-    if (bound) drawn[r->n_series] = bound_series(r, c->bound, c->bound_factor);
+    if (c->bound != NULL && isfinite(c->bound_factor)) drawn[n_drawn++] = bound_series(r, c->bound, c->bound_factor);
     const qins_chart chart = {.title = c->title,
-                              .x_label = "bits a weight",
+                              .x_label = c->kind == FILES ? "bits a weight in the file" : "bits a weight",
                               .y_label = c->y_label,
                               .y_log = c->y_log,
                               .y_zero = c->y_zero,
                               .y_max = c->y_max,
                               .tick_unit = c->unit,
                               .series = drawn,
-                              .n_series = r->n_series + (bound ? 1 : 0)};
+                              .n_series = n_drawn};
     qins_chart_lines(&r->out, &chart);
     free(drawn);
+}
+
+/* Does pruning or entropy coding win at the same size? */
+static void add_file_charts(report *r) {
+    const rate_chart charts[] = {{.kind = FILES,
+                                  .title = "File size against divergence",
+                                  .y_label = "KL, nats a token",
+                                  .measure = kl_of,
+                                  .y_log = true},
+                                 {.kind = FILES,
+                                  .title = "File size against agreement",
+                                  .y_label = "same best token",
+                                  .unit = " %",
+                                  .measure = top1_of,
+                                  .y_max = 100}};
+    bool any = false;
+    for (size_t s = 0; s < r->n_series; s++)
+        any = any || r->series[s].entropy_coded;
+    if (!any) return;
+    qins_buffer_printf(&r->out,
+                       "<h2>At the same file size</h2><p>Entropy-coded files take less on disk than in memory; "
+                       "zeros take next to nothing there. Fixed widths take the same in both.</p>"
+                       "<div class=\"grid\">\n");
+    for (size_t i = 0; i < sizeof charts / sizeof *charts; i++)
+        add_rate_chart(r, &charts[i]);
+    qins_buffer_printf(&r->out, "</div>\n");
+}
+
+static bool any_fixed_width(const report *r) {
+    bool any = false;
+    for (size_t s = 0; s < r->n_series; s++)
+        any = any || !r->series[s].entropy_coded;
+    return any;
 }
 
 static void add_rate_charts(report *r) {
@@ -185,7 +233,7 @@ static void add_rate_charts(report *r) {
          .y_zero = true},
     };
     qins_buffer_printf(&r->out, "<div class=\"grid\">\n");
-    for (size_t i = 0; i < sizeof charts / sizeof *charts; i++)
+    for (size_t i = 0; i < sizeof charts / sizeof *charts && any_fixed_width(r); i++)
         add_rate_chart(r, &charts[i]);
     qins_buffer_printf(&r->out, "</div>\n");
     for (size_t i = 0; i < r->sweep->info.n_points; i++) {
@@ -304,27 +352,29 @@ static void add_table(report *r) {
     qins_buffer *out = &r->out, markdown = {0};
     qins_buffer_printf(
         out,
-        "<h2>Table</h2><div class=\"wide\"><table><tr><th>codec</th><th>bits</th><th>bits a weight</th><th>rel. "
+        "<h2>Table</h2><div class=\"wide\"><table><tr><th>codec</th><th>bits</th><th>bits a weight</th><th>in the "
+        "file</th><th>rel. "
         "MSE</th>"
         "<th>gap, bits</th><th>KL</th><th>KL 99 %%</th><th>top-1</th><th>top-10 shared</th><th>perplexity</th></tr>\n");
     qins_buffer_printf(
         &markdown,
-        "| codec | bits | bits a weight | rel. MSE | gap, bits | KL | KL 99 %% | top-1 | top-10 shared | perplexity |\n"
-        "|---|---|---|---|---|---|---|---|---|---|\n");
+        "| codec | bits | bits a weight | in the file | rel. MSE | gap, bits | KL | KL 99 %% | top-1 | top-10 shared | "
+        "perplexity |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < r->sweep->info.n_points; i++) {
         const qins_sweep_point *p = r->order[i];
         qins_buffer_printf(out, "<tr><td>");
         qins_html_escape(out, p->series);
-        qins_buffer_printf(
-            out,
-            "</td><td>%d</td><td>%.3f</td><td>%.2e</td><td>%.3f</td><td>%.5g</td><td>%.4g</td><td>%.2f %%</td>"
-            "<td>%.2f %%</td><td>%+.2f %%</td></tr>\n",
-            p->bits, p->bpw, p->rel_mse, p->gap_bits, p->kl_mean, p->kl_p99, 100 * p->top1, 100 * p->top10_overlap,
-            p->ppl_delta_pct);
+        qins_buffer_printf(out,
+                           "</td><td>%d</td><td>%.3f</td><td>%.3f</td><td>%.2e</td><td>%.3f</td><td>%.5g</td><td>%.4g</"
+                           "td><td>%.2f %%</td>"
+                           "<td>%.2f %%</td><td>%+.2f %%</td></tr>\n",
+                           p->bits, p->bpw, p->file_bpw, p->rel_mse, p->gap_bits, p->kl_mean, p->kl_p99, 100 * p->top1,
+                           100 * p->top10_overlap, p->ppl_delta_pct);
         qins_buffer_printf(&markdown, "| ");
         add_markdown_name(&markdown, p->series);
-        qins_buffer_printf(&markdown, " | %d | %.3f | %.2e | %.3f | %.5g | %.4g | %.2f %% | %.2f %% | %+.2f %% |\n",
-                           p->bits, p->bpw, p->rel_mse, p->gap_bits, p->kl_mean, p->kl_p99, 100 * p->top1,
+        qins_buffer_printf(&markdown,
+                           " | %d | %.3f | %.3f | %.2e | %.3f | %.5g | %.4g | %.2f %% | %.2f %% | %+.2f %% |\n",
+                           p->bits, p->bpw, p->file_bpw, p->rel_mse, p->gap_bits, p->kl_mean, p->kl_p99, 100 * p->top1,
                            100 * p->top10_overlap, p->ppl_delta_pct);
     }
     qins_buffer_printf(out, "</table></div>\n<h2>The same as Markdown</h2><p><button "
@@ -361,6 +411,7 @@ qins_status qins_sweep_write_html(const qins_sweep *sweep, const char *path, con
             qins_buffer_printf(&r.out, "</p>\n");
         }
         add_rate_charts(&r);
+        add_file_charts(&r);
         add_heat_maps(&r);
         add_histograms(&r);
         add_table(&r);

@@ -35,6 +35,20 @@ json "both ways of rounding at one rate" '.points | length == 2 and .[1].series 
 json "feedback diverges less" '.points[1].kl_mean < 0.8 * .points[0].kl_mean'
 check "nothing of it is left" test "$(ls -A "$work/reports")" = r.html
 
+# Entropy-coded and pruned copies, as large in the file as a fixed width.
+exits 0 "a sweep at the same file size" qins sweep "$toy" --out "$work/reports/r.html" --codecs gauss,entropy,sparse --bits 3 \
+    --calibrate "$work/calibration.txt" --max-tokens 512 --json
+json "seven ways" '[.points[].series] == ["gauss", "gauss, calibrated", "entropy-coded, calibrated", "half zeros, by loss",
+    "half zeros, by magnitude", "a fifth zeros, by loss", "2:4 zeros, by loss"]'
+json "all as large in the file" '[.points[].file_bpw] | max - min < 0.1'
+json "fixed widths take the same in memory" '.points[:2] | all(.file_bpw == .bpw)'
+json "the others take more there" '.points[2:] | all(.file_bpw < .bpw - 0.5)'
+json "entropy coding wins" '.points[2].kl_mean < 0.9 * .points[1].kl_mean and .points[2].gap_bits < .points[1].gap_bits - 0.1'
+json "pruning loses, by magnitude the most" '.points[3].kl_mean > 1.5 * .points[2].kl_mean and .points[4].kl_mean > .points[3].kl_mean'
+check "two more charts" test "$(grep -c '<svg viewBox="0 0 440 330"' "$work/reports/r.html")" = 6
+check "the other four have fixed widths only" \
+    test "$(grep -o '<span>half zeros, by loss</span>' "$work/reports/r.html" | wc -l)" = 2
+
 # A model of another kind: its linears are the columns of the error maps.
 "$QINS" sweep "$QINS_SOURCE/models/tales" --out "$work/reports/r.html" --codecs gauss --bits 4 --max-tokens 32 >/dev/null
 for kind in q k v o gate up down; do
