@@ -248,11 +248,11 @@ static void add_rate_charts(report *r) {
 
 /* ---- heat maps ---- */
 
-/* Point of a series whose rate is nearest to `bpw`. */
+/* Point of a series whose rate in the file is nearest to `bpw`. */
 static const qins_sweep_point *nearest_point(const series *s, double bpw) {
     const qins_sweep_point *best = s->points[0];
     for (size_t i = 1; i < s->n_points; i++)
-        if (fabs(s->points[i]->bpw - bpw) < fabs(best->bpw - bpw)) best = s->points[i];
+        if (fabs(s->points[i]->file_bpw - bpw) < fabs(best->file_bpw - bpw)) best = s->points[i];
     return best;
 }
 
@@ -275,7 +275,7 @@ static void add_heat_map(report *r, const qins_sweep_point *p, const char *const
     char caption[160];
     double low, high;
     if (!error_range(r, p, &low, &high)) return;
-    snprintf(caption, sizeof caption, "%.2f bits a weight, %.3g over all linears; faint %.2g, strong %.2g", p->bpw,
+    snprintf(caption, sizeof caption, "%.2f bits a weight, %.3g over all linears; faint %.2g, strong %.2g", p->file_bpw,
              p->rel_mse, low, high);
     const qins_heat_map map = {.title = p->series,
                                .caption = caption,
