@@ -9,12 +9,12 @@ static json_t *interval_array(qins_interval i) {
 
 static json_t *greedy_prompt(const qins_greedy_result *g) {
     bool diverged = g->first_divergence < g->of;
-    return json_pack("{s:s?, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "kind", g->kind, "matched", (json_int_t)g->matched,
-                     "of", (json_int_t)g->of, "agreed", (json_int_t)g->agreed, "first_divergence",
-                     diverged ? json_integer((json_int_t)g->first_divergence) : json_null(), "ref_token",
-                     diverged ? json_integer(g->ref_token) : json_null(), "token",
-                     diverged ? json_integer(g->token) : json_null(), "ref_margin",
-                     diverged ? json_number(g->ref_margin) : json_null());
+    return json_pack("{s:s?, s:I, s:I, s:I, s:o, s:o, s:o, s:s?, s:s?, s:o}", "kind", g->kind, "matched",
+                     (json_int_t)g->matched, "of", (json_int_t)g->of, "agreed", (json_int_t)g->agreed,
+                     "first_divergence", diverged ? json_integer((json_int_t)g->first_divergence) : json_null(),
+                     "ref_token", diverged ? json_integer(g->ref_token) : json_null(), "token",
+                     diverged ? json_integer(g->token) : json_null(), "ref_text", diverged ? g->ref_text : NULL, "text",
+                     diverged ? g->text : NULL, "ref_margin", diverged ? json_number(g->ref_margin) : json_null());
 }
 
 static json_t *greedy_object(const qins_verify_result *r) {

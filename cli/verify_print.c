@@ -54,6 +54,25 @@ static void print_kinds(const qins_verify_result *r) {
     }
 }
 
+typedef struct quoted {
+    char text[2 * sizeof((qins_greedy_result *)NULL)->text + 3];
+} quoted;
+
+/* On one line: line breaks and other control characters as in C. */
+static quoted quote(const char *text) {
+    quoted q;
+    size_t n = 0;
+    q.text[n++] = '"';
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 32 || c == 127 || c == '"' || c == '\\') q.text[n++] = '\\';
+        q.text[n++] = c == '\n' ? 'n' : c == '\t' ? 't' : c == '\r' ? 'r' : c < 32 || c == 127 ? '?' : *text;
+    }
+    q.text[n++] = '"';
+    q.text[n] = '\0';
+    return q;
+}
+
 static void print_greedy(const qins_verify_result *r) {
     if (r->n_greedy == 0) return;
     printf("greedy generation: %s of %s tokens as the reference's, up to the first that differs\n",
@@ -65,8 +84,8 @@ static void print_greedy(const qins_verify_result *r) {
         const qins_greedy_result *g = &r->greedy[i];
         printf("  prompt %-3zu %5zu of %zu", i + 1, g->matched, g->of);
         if (g->first_divergence < g->of)
-            printf(", then token %d instead of %d; the reference preferred its own by %.4g", g->token, g->ref_token,
-                   g->ref_margin);
+            printf(", then token %d %s instead of %d %s; the reference preferred its own by %.4g", g->token,
+                   quote(g->text).text, g->ref_token, quote(g->ref_text).text, g->ref_margin);
         printf("\n");
     }
 }

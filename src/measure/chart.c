@@ -92,7 +92,7 @@ static void fit_axis(axis *a, const qins_chart *c, bool is_x) {
 /* "0.01", "1e-5": short, for the margin is narrow. */
 static void add_number(qins_buffer *out, double value) {
     double exponent = value > 0 ? floor(log10(value) + 1e-9) : 0;
-    if (exponent < -2 || exponent > 4)
+    if (exponent < -3 || exponent > 4)
         qins_buffer_printf(out, "%.3ge%.0f", value / pow(10, exponent), exponent);
     else
         qins_buffer_printf(out, "%.4g", value);

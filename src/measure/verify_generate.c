@@ -171,6 +171,32 @@ static qins_status run_forced(generator *g, qins_error *err) {
 
 /* ---- all prompts ---- */
 
+static void copy_text(char *to, size_t size, const char *text, size_t n) {
+    if (n >= size)
+        for (n = size - 1; n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80;)
+            n--; /* not within a character */
+    memcpy(to, text, n);
+    to[n] = '\0';
+}
+
+static qins_status write_text(const qins_model *m, int32_t id, char *to, size_t size, qins_error *err) {
+    qins_detok *detok = NULL;
+    const char *text = NULL;
+    size_t n = 0;
+    qins_status status = qins_detok_new(m, false, &detok, err);
+    if (status == QINS_OK) status = qins_detok_push(detok, id, &text, &n, err);
+    if (status == QINS_OK && n == 0) status = qins_detok_finish(detok, &text, &n, err);
+    if (status == QINS_OK) copy_text(to, size, text, n);
+    qins_detok_free(detok);
+    return status;
+}
+
+static qins_status name_tokens(const qins_model *m, qins_greedy_result *g, qins_error *err) {
+    if (g->first_divergence == g->of) return QINS_OK;
+    qins_status status = write_text(m, g->ref_token, g->ref_text, sizeof g->ref_text, err);
+    return status != QINS_OK ? status : write_text(m, g->token, g->text, sizeof g->text, err);
+}
+
 static void add_up(qins_verify_result *r) {
     for (size_t i = 0; i < r->n_greedy; i++) {
         const qins_greedy_result *g = &r->greedy[i];
@@ -214,6 +240,8 @@ qins_status qins_verify_generation(qins_verifier *v, qins_verify_result *r, qins
     }
     if (status == QINS_OK) status = qins_verifier_report(v, "generating", 0, total, err);
     if (status == QINS_OK) status = run_groups(&g, prompts, r->greedy, err);
+    for (size_t i = 0; i < n_prompts && status == QINS_OK; i++)
+        status = name_tokens(v->reference, &r->greedy[i], err);
     if (status == QINS_OK) {
         r->n_greedy = n_prompts;
         add_up(r);

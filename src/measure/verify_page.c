@@ -173,6 +173,25 @@ static void add_strategies(qins_buffer *out, const qins_verify_result *r) {
     qins_buffer_printf(out, "</table></div>\n");
 }
 
+static void add_token(qins_buffer *out, int32_t id, const char *text) {
+    char line[2 * sizeof((qins_greedy_result *)NULL)->text]; /* with line breaks as in C */
+    size_t n = 0;
+    for (; *text != '\0'; text++) {
+        if (*text == '\n') line[n++] = '\\';
+        line[n++] = *text == '\n' ? 'n' : *text;
+    }
+    line[n] = '\0';
+    qins_buffer_printf(out, "<td><code>");
+    qins_html_escape(out, line);
+    qins_buffer_printf(out, "</code> %d</td>", id);
+}
+
+static void add_divergence(qins_buffer *out, const qins_greedy_result *g) {
+    add_token(out, g->ref_token, g->ref_text);
+    add_token(out, g->token, g->text);
+    qins_buffer_printf(out, "<td>%.4g</td></tr>\n", g->ref_margin);
+}
+
 static void add_greedy(qins_buffer *out, const qins_verify_result *r) {
     if (r->n_greedy == 0) return;
     qins_buffer_printf(
@@ -189,8 +208,7 @@ static void add_greedy(qins_buffer *out, const qins_verify_result *r) {
         qins_html_escape(out, g->kind != NULL ? g->kind : "");
         qins_buffer_printf(out, "</td><td>%zu of %zu</td><td>%zu</td>", g->matched, g->of, g->agreed);
         if (g->first_divergence < g->of)
-            qins_buffer_printf(out, "<td>%d</td><td>%d</td><td>%.4g</td></tr>\n", g->ref_token, g->token,
-                               g->ref_margin);
+            add_divergence(out, g);
         else
             qins_buffer_printf(out, "<td></td><td></td><td></td></tr>\n");
     }

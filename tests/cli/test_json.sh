@@ -21,7 +21,7 @@ exits 0 "verify" qins verify "$toy" "$work/q4" --json --max-tokens 300 --ctx 128
 json "verify keys" '[.kl_mean, .kl_p99, .top1, .top10_overlap, .ppl_ref, .ppl, .ppl_delta_pct, .greedy.matched, .greedy.of] | all(type == "number")'
 json "verify sees a loss" '.kl_mean > 0 and .kl_p99 >= .kl_mean and .top1 > 0.5 and .top1 < 1 and .tokens == 300'
 json "verify has a line a prompt" '.greedy.of == 256 and (.greedy.prompts | length == 32) and ([.greedy.prompts[].matched] | add) == .greedy.matched'
-json "a divergence has its margin" '.greedy.prompts | all(if .first_divergence == null then .matched == .of else .matched == .first_divergence and .ref_margin >= 0 end)'
+json "a divergence has its margin and both texts" '.greedy.prompts | all(if .first_divergence == null then .matched == .of and .text == null else .matched == .first_divergence and .ref_margin >= 0 and (.text | length) > 0 and (.ref_text | length) > 0 end)'
 exits 0 "verify a model against itself" qins verify "$toy" "$toy" --json --max-tokens 300 --gen 8
 json "nothing is lost" '.kl_mean == 0 and .top1 == 1 and .top10_overlap == 1 and .ppl == .ppl_ref and .greedy.matched == .greedy.of and .max_abs_logit_diff == 0'
 printf 'Once upon a time\n\nThe king said\n' >"$work/prompts"
