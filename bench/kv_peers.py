@@ -7,8 +7,9 @@
 Windows of --ctx tokens, each from an empty cache; mean over all positions of KL(F16 cache || other cache) in nats. MODEL.gguf should be
 F32 (`qins export MODEL F --format gguf --dtype f32`): with quantised weights llama.cpp rounds activations to 8 bits, which adds
 noise of its own. --ours is the same weights as a qins directory, with the key transform that llama.cpp has no use for (`qins compress
-MODEL DIRECTORY --codec none --embed-bits keep --calibrate FILE`). Every figure is kept in FOLDER, so that the work can be cut in pieces: --steps N computes at most N missing ones (a
-window of llama.cpp, or a width of qins) and leaves the rest to the next call. The table is printed when all are there.
+MODEL DIRECTORY --codec none --embed-bits keep --calibrate FILE`); its tokenizer is the one that is used. Every figure is kept in
+FOLDER, so that the work can be cut in pieces: --steps N computes at most N missing ones (a window of llama.cpp, or a width of qins) and
+leaves the rest to the next call. The table is printed when all are there.
 llama.cpp comes from llama-cpp-python, whose versions rotate quantised caches where they can. Needs NumPy and llama-cpp-python.
 """
 
@@ -106,7 +107,7 @@ def main():
     parser.add_argument("--qins", default="build/release/cli/qins")
     parser.add_argument("--peers-only", action="store_true", help="leave qins out")
     args = parser.parse_args()
-    tokenized = subprocess.run([args.qins, "tokenize", args.model, "--file", args.text, "--json"],
+    tokenized = subprocess.run([args.qins, "tokenize", args.ours or args.model, "--file", args.text, "--json"],
                                check=True, capture_output=True)  # fmt: skip
     ids = json.loads(tokenized.stdout)["ids"][: args.windows * args.ctx]
     windows, ours = measure(args, ids)

@@ -129,7 +129,7 @@ static void store_values(const attention_job *j, const qins_token_run *run, size
     for (size_t t = 0; t < run->n; t++) {
         const float *from = j->qkv + (run->first + t) * j->view.row + j->view.v_offset + head * j->view.head_stride;
         memcpy(value, from, f->head_dim * sizeof *value);
-        if (f->coded_values) qins_kv_rotate(f, value);
+        if (f->coded_values) qins_kv_rotate(f, f->value_type, value);
         qins_kv_store_value(f, rows, run->position + t, value);
     }
 }
@@ -260,7 +260,7 @@ static void write_row(const attention_job *j, const qins_query_block *b, size_t 
     const qins_kv_format *f = &j->cache->format;
     size_t group = j->a->group, head = kv_head * group + r % group;
     float *out = j->out + ((b->first + r / group) * j->h->n_heads + head) * f->head_dim;
-    if (f->coded_values) qins_kv_rotate(f, sum);
+    if (f->coded_values) qins_kv_rotate(f, f->value_type, sum);
     for (size_t d = 0; d < f->head_dim; d++)
         out[d] = sum[d] / total;
 }

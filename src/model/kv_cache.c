@@ -161,12 +161,12 @@ void qins_kv_key_to_rows(const qins_kv_cache *c, size_t layer, size_t head, floa
     pad(&c->format, x);
     if (!c->format.coded_keys) return;
     if (c->transform != NULL) multiply_in_place(x, matrix_of(c, c->transform->keys, layer, head), c->format.head_dim);
-    qins_kv_rotate(&c->format, x);
+    qins_kv_rotate(&c->format, c->format.key_type, x);
 }
 
 void qins_kv_key_from_rows(const qins_kv_cache *c, size_t layer, size_t head, float *x) {
     if (!c->format.coded_keys) return;
-    qins_kv_rotate(&c->format, x);
+    qins_kv_rotate(&c->format, c->format.key_type, x);
     if (c->transform != NULL)
         multiply_transposed_in_place(x, matrix_of(c, c->transform->queries, layer, head), c->format.head_dim);
 }
@@ -176,7 +176,7 @@ void qins_kv_query_to_rows(const qins_kv_cache *c, size_t layer, size_t head, fl
     if (!c->format.coded_keys) return;
     if (c->transform != NULL)
         multiply_in_place(x, matrix_of(c, c->transform->queries, layer, head), c->format.head_dim);
-    qins_kv_rotate(&c->format, x);
+    qins_kv_rotate(&c->format, c->format.key_type, x);
 }
 
 /* ---- shift ---- */

@@ -60,8 +60,8 @@ void qins_kv_store_key(const qins_kv_format *f, uint8_t *head, size_t position, 
 void qins_kv_store_value(const qins_kv_format *f, uint8_t *head, size_t position, const float *value);
 /* Reads them back, still in that basis. */
 void qins_kv_read(const qins_kv_format *f, const uint8_t *head, size_t position, float *key, float *value);
-/* x := H x, its own inverse. */
-void qins_kv_rotate(const qins_kv_format *f, float *x);
+/* x := H x for rows of the type, coded ones; its own inverse. */
+void qins_kv_rotate(const qins_kv_format *f, qins_kv_type type, float *x);
 
 /* ---- sequences (kv_cache.c) ---- */
 

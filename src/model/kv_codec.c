@@ -273,6 +273,17 @@ void qins_kv_read(const qins_kv_format *f, const uint8_t *head, size_t position,
         key[d] += qins_half_to_float(s->mean[d]);
 }
 
-void qins_kv_rotate(const qins_kv_format *f, float *x) {
+/* The Hadamard transform works in blocks of the largest power of two that divides head_dim. Where there are several
+ * (96 = 3 * 32), a reflection across them, 1 - 2/n, gives each of n blocks a share of all: one scale and one Gaussian
+ * table have to serve the whole row. The equal steps of 8 bits do without. Both are symmetric and commute. */
+void qins_kv_rotate(const qins_kv_format *f, qins_kv_type type, float *x) {
+    size_t block = qins_rotation_block(f->head_dim), n = f->head_dim / block;
     qins_hadamard(x, f->head_dim);
+    for (size_t k = 0; n > 1 && type != QINS_KV_8 && k < block; k++) {
+        float sum = 0;
+        for (size_t i = k; i < f->head_dim; i += block)
+            sum += x[i];
+        for (size_t i = k; i < f->head_dim; i += block)
+            x[i] -= sum * 2.0f / (float)n;
+    }
 }

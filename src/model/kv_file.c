@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-static const char MAGIC[8] = {'Q', 'I', 'N', 'S', 'K', 'V', '0', '1'};
+static const char MAGIC[8] = {'Q', 'I', 'N', 'S', 'K', 'V', '0', '2'};
 
 typedef struct kv_header {
     char magic[8];

@@ -65,7 +65,7 @@ static void append(fixture *f, size_t seq, size_t n) {
                 qins_kv_store_key(&f->cache.format, head, p->length, row, scratch);
                 memset(row, 0, sizeof row);
                 memcpy(row, value, HEAD_DIM * sizeof *row);
-                if (f->cache.format.coded_values) qins_kv_rotate(&f->cache.format, row);
+                if (f->cache.format.coded_values) qins_kv_rotate(&f->cache.format, f->cache.format.value_type, row);
                 qins_kv_store_value(&f->cache.format, head, p->length, row);
             }
 }
@@ -80,7 +80,7 @@ static void errors(const fixture *f, size_t seq, size_t first, double *key_error
                 float key[DIMS], value[DIMS];
                 qins_kv_read(&f->cache.format, qins_kv_head(&f->cache, seq, l, h), i, key, value);
                 qins_kv_key_from_rows(&f->cache, l, h, key);
-                if (f->cache.format.coded_values) qins_kv_rotate(&f->cache.format, value);
+                if (f->cache.format.coded_values) qins_kv_rotate(&f->cache.format, f->cache.format.value_type, value);
                 for (size_t d = 0; d < HEAD_DIM; d++) {
                     double k = (double)p->keys[l][h][i][d], v = (double)p->values[l][h][i][d];
                     error[0] += ((double)key[d] - k) * ((double)key[d] - k);
@@ -275,6 +275,42 @@ static void four_bits_take_a_quarter_of_the_bytes(void **state) {
     }
 }
 
+/* Squared error of coded values of a head, to their squared size, where one of them is much larger than the others. */
+static double error_with_one_large_value(size_t head_dim) {
+    qins_kv_format f;
+    qins_error err = {0};
+    rng r = {3};
+    float value[128], row[128], key[128], found[128];
+    double error = 0, size = 0;
+    check(qins_kv_format_init(&f, head_dim, 16, 4, &err), &err);
+    uint8_t *head = qins_alloc_aligned(f.first_page + f.page_bytes + QINS_KV_OVERREAD, 1);
+    assert_non_null(head);
+    for (size_t i = QINS_KV_SINKS; i < QINS_KV_PAGE; i++) {
+        for (size_t d = 0; d < head_dim; d++)
+            value[d] = (float)rng_normal(&r) * (d == 5 ? 30.0f : 1.0f);
+        memcpy(row, value, sizeof row);
+        qins_kv_rotate(&f, f.value_type, row);
+        qins_kv_store_value(&f, head, i, row);
+        qins_kv_read(&f, head, i, key, found);
+        qins_kv_rotate(&f, f.value_type, found);
+        for (size_t d = 0; d < head_dim; d++) {
+            error += ((double)found[d] - (double)value[d]) * ((double)found[d] - (double)value[d]);
+            size += (double)value[d] * (double)value[d];
+        }
+    }
+    free(head);
+    qins_kv_format_free(&f);
+    return error / size;
+}
+
+/* 96 values are three blocks of the Hadamard transform, and share one scale all the same. */
+static void a_large_value_is_spread_over_the_whole_row(void **state) {
+    (void)state;
+    double one_block = error_with_one_large_value(128), three_blocks = error_with_one_large_value(96);
+    print_message("relative error of 128 values %.4f, of 96 %.4f\n", one_block, three_blocks);
+    assert_true(one_block > 0.001 && three_blocks <= 1.1 * one_block);
+}
+
 /* ---- key transform ---- */
 
 static void random_moments(rng *r, size_t n, float *out) {
@@ -437,6 +473,7 @@ int main(void) {
         cmocka_unit_test(the_first_tokens_are_not_coded),
         cmocka_unit_test(how_tokens_were_cut_up_does_not_matter),
         cmocka_unit_test(four_bits_take_a_quarter_of_the_bytes),
+        cmocka_unit_test(a_large_value_is_spread_over_the_whole_row),
         cmocka_unit_test(the_transform_makes_the_error_of_scores_least),
         cmocka_unit_test(products_survive_the_transform),
         cmocka_unit_test(damaged_and_foreign_files_are_refused),
