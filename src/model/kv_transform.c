@@ -36,18 +36,18 @@ void qins_kv_moments_free(qins_kv_moments *m) {
     m->sums = NULL;
 }
 
-/* Subtracts from keys[n][dims] the mean of the page each is in. */
+/* Subtracts from keys[n][dims] the mean of the page before the one each is in, as the cache does. */
 static void subtract_means(float *keys, size_t n, size_t dims) {
-    for (size_t first = QINS_KV_SINKS; first < n;) {
-        size_t end = qins_min_size(n, (first / QINS_KV_PAGE + 1) * QINS_KV_PAGE);
+    for (size_t page = (n - 1) / QINS_KV_PAGE; page > 0; page--) {
+        size_t begin = page * QINS_KV_PAGE, end = qins_min_size(n, begin + QINS_KV_PAGE);
+        size_t first = page == 1 ? QINS_KV_SINKS : begin - QINS_KV_PAGE;
         for (size_t d = 0; d < dims; d++) {
             float sum = 0;
-            for (size_t t = first; t < end; t++)
+            for (size_t t = first; t < begin; t++)
                 sum += keys[t * dims + d];
-            for (size_t t = first; t < end; t++)
-                keys[t * dims + d] -= sum / (float)(end - first);
+            for (size_t t = begin; t < end; t++)
+                keys[t * dims + d] -= sum / (float)(begin - first);
         }
-        first = end;
     }
 }
 

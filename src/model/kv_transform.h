@@ -24,8 +24,8 @@ qins_status qins_kv_moments_init(qins_kv_moments *m, const qins_hparams *h, qins
 void qins_kv_moments_clear(qins_kv_moments *m);
 void qins_kv_moments_free(qins_kv_moments *m);
 /* Adds the keys and queries of a sequence, whose projections qins_sequence_attend has seen, each by how much errors of
- * its scores change the attention. The first tokens' keys are left out and the mean of a page of keys is subtracted, as
- * in the cache. Overwrites the scratch of a. */
+ * its scores change the attention. The first tokens' keys are left out and the mean of the page before is subtracted,
+ * as in the cache. Overwrites the scratch of a. */
 void qins_kv_moments_add(qins_kv_moments *m, const qins_sequence_attention *a, const qins_hparams *h,
                          const qins_layer *layer, const float *qkv);
 /* T of every head, symmetric, as halves[n_heads][dims][dims]. */
