@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BITS_NOT_GIVEN = 0, LOG_ONLY_BITS = 9, SEED_BITS = 8 };
+enum { BITS_NOT_GIVEN = 0, TRELLIS_ONLY_BITS = 2, LOG_ONLY_BITS = 9, SEED_BITS = 8 };
 
-static const char *const codec_names[] = {"gauss", "log", "rational", "uniform", "none", "lossless", NULL};
-static const qins_codec codec_values[] = {QINS_CODEC_GAUSS,   QINS_CODEC_LOG,  QINS_CODEC_RATIONAL,
-                                          QINS_CODEC_UNIFORM, QINS_CODEC_NONE, QINS_CODEC_NONE};
-enum { LOSSLESS = 5 }; /* place in codec_names: codec none, entropy-coded */
+static const char *const codec_names[] = {"gauss", "log", "rational", "uniform", "trellis", "none", "lossless", NULL};
+static const qins_codec codec_values[] = {QINS_CODEC_GAUSS,   QINS_CODEC_LOG,  QINS_CODEC_RATIONAL, QINS_CODEC_UNIFORM,
+                                          QINS_CODEC_TRELLIS, QINS_CODEC_NONE, QINS_CODEC_NONE};
+enum { LOSSLESS = 6 }; /* place in codec_names: codec none, entropy-coded */
 static const char *const storage_names[] = {"packed", "seed", "f32", NULL};
 static const qins_storage storage_values[] = {QINS_STORAGE_PACKED, QINS_STORAGE_SEED, QINS_STORAGE_F32};
 static const char *const packing_names[] = {"none", "entropy", NULL};
@@ -138,7 +138,8 @@ static bool calibrates(const compress_arguments *a) {
 
 static bool can_feed_back(const compress_arguments *a, qins_codec codec, qins_storage storage) {
     bool by_row = a->scale.kind == QINS_SCALE_ROW || a->scale.kind == QINS_SCALE_AUTO;
-    return storage == QINS_STORAGE_PACKED && by_row && (codec == QINS_CODEC_GAUSS || codec == QINS_CODEC_UNIFORM);
+    return storage == QINS_STORAGE_PACKED && by_row &&
+           (codec == QINS_CODEC_GAUSS || codec == QINS_CODEC_UNIFORM || codec == QINS_CODEC_TRELLIS);
 }
 
 static int refuse_contradictions(const compress_arguments *a, qins_codec codec, qins_storage storage) {
@@ -168,6 +169,8 @@ static int refuse_contradictions(const compress_arguments *a, qins_codec codec, 
         return usage_error("option '--storage seed' has 8-bit magnitudes: leave '--bits' out");
     if (a->bits == LOG_ONLY_BITS && codec != QINS_CODEC_LOG)
         return usage_error("option '--bits 9' goes with '--codec log' only; the others take 3 to 8");
+    if (a->bits == TRELLIS_ONLY_BITS && codec != QINS_CODEC_TRELLIS)
+        return usage_error("option '--bits 2' goes with '--codec trellis' only; the others take 3 to 8");
     bool has_zero = codec == QINS_CODEC_LOG || codec == QINS_CODEC_RATIONAL;
     bool uniform = codec == QINS_CODEC_UNIFORM || a->file_bpw > 0;
     bool rotates = a->rotate == ROTATE_ON || (a->rotate == ROTATE_AUTO && storage == QINS_STORAGE_PACKED);
@@ -312,20 +315,21 @@ int command_compress(int argc, char **argv) {
          .value = &a.codec,
          .value_name = "C",
          .choices = codec_names,
-         .help = "gauss, log, rational, uniform, none, or lossless: every tensor keeps its bytes, entropy-coded "
+         .help = "gauss, log, rational, uniform, trellis (least error for the bits; slower without AVX-512), none, or "
+                 "lossless: every tensor keeps its bytes, entropy-coded "
                  "(default gauss)"},
         {.name = "bits",
          .kind = OPTION_INT,
          .value = &a.bits,
          .value_name = "B",
-         .min = 3,
+         .min = 2,
          .max = LOG_ONLY_BITS,
-         .help = "bits of a code, 3 to 8; log also 9 (default 4)"},
+         .help = "bits of a code, 3 to 8; log also 9, trellis 2 (default 4)"},
         {.name = "bpw",
          .kind = OPTION_REAL,
          .value = &a.bpw,
          .value_name = "X",
-         .min = 3,
+         .min = 2,
          .max = 32,
          .help =
              "instead of --bits: at most X bits a weight, scales included, over the linears, and embedding and head "

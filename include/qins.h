@@ -244,7 +244,8 @@ typedef enum qins_codec {
     QINS_CODEC_RATIONAL = 2, /* z = sign(w)/(1+alpha|w|), z equally spaced */
     QINS_CODEC_GAUSS = 3,    /* Lloyd-Max levels of N(0,1) */
     QINS_CODEC_UNIFORM = 4,  /* equal steps */
-    QINS_CODEC_SPARSE = 5    /* equal steps with a zero among them: what uniform becomes with sparsity */
+    QINS_CODEC_SPARSE = 5,   /* equal steps with a zero among them: what uniform becomes with sparsity */
+    QINS_CODEC_TRELLIS = 6   /* 2 to 6 bits: twice the levels, half of them at a time; 7 and 8 bits are gauss */
 } qins_codec;
 
 typedef enum qins_storage {

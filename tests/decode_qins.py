@@ -30,7 +30,7 @@ def unpack(codes, bits):
     """[P, T, 128*bits] bytes -> [16 P, 64 T] codes."""
     panels, tiles, _ = codes.shape
     lanes, at, shift = np.zeros((panels, tiles, 16, 64), np.uint16), 0, 0
-    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (3, 6, 7)), (1, (3, 5, 7, 9))):
+    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (2, 3, 6, 7)), (1, (3, 5, 7, 9))):
         if bits not in widths:
             continue
         plane = codes[:, :, at : at + 128 * width]
@@ -71,6 +71,16 @@ def streams_of(blob, chunk_sizes, n_streams):
     return chunks
 
 
+def trellis_places(codes):
+    """[16 P, K] codes -> places in the table."""
+    ring = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15]
+    in_ring = codes.reshape(-1, 16, codes.shape[1])[:, ring]
+    lowest = in_ring & 1
+    places = np.empty_like(in_ring)
+    places[:, ring] = 2 * (in_ring ^ np.roll(lowest, 2, axis=1)) + np.roll(lowest, 1, axis=1)
+    return places.reshape(codes.shape)
+
+
 def pack_symbols(symbols, bits):
     """[tiles, 512 or 1024] symbols -> [tiles, 128*min(bits, 8)] bytes of planes."""
     if bits <= 4:
@@ -79,7 +89,7 @@ def pack_symbols(symbols, bits):
     else:
         codes = symbols.reshape(-1, 16, 64)
     planes, shift = [], 0
-    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (3, 6, 7)), (1, (3, 5, 7))):
+    for width, widths in ((8, (8, 9)), (4, (4, 5, 6, 7)), (2, (2, 3, 6, 7)), (1, (3, 5, 7))):
         if bits not in widths:
             continue
         values = codes >> shift & (2**width - 1)
@@ -149,7 +159,10 @@ def decode(name, entry, tensors):
         z = codes.astype(np.float64)
         return np.sign(z) * (1 - abs(z)) / (float(tensors[name + ".alpha"][0]) * abs(z))
     table = tensors.get(name + ".table", tensors.get(f"qins.table.{entry['codec']}.{entry['bits']}"))
-    w = table.astype(np.float64)[unpack(codes, entry["bits"])[:n, :k]]
+    places = unpack(codes, entry["bits"])
+    if entry["codec"] == "trellis":
+        places = trellis_places(places)
+    w = table.astype(np.float64)[places[:n, :k]]
     scales = tensors[name + ".scales"]
     if entry["scale"] == "group":
         w *= np.repeat(scales.transpose(0, 2, 1).reshape(-1, scales.shape[1]), entry["group_size"], axis=1)[:n, :k]

@@ -11,7 +11,7 @@
 #include <math.h>
 
 enum {
-    QINS_MIN_BITS = 3,
+    QINS_MIN_BITS = 3, /* but of the trellis */
     QINS_MAX_BITS = 9, /* log codec: sign + 8 bits */
     QINS_MAX_LEVELS = 1 << QINS_MAX_BITS,
     QINS_CELLS = 1024,    /* of a sorted table's range: narrower than the distance of its levels */
@@ -27,27 +27,27 @@ enum {
 /* Everything a codec needs besides the weights; made by qins_codec_fit, rebuilt from nothing else. */
 typedef struct qins_codebook {
     qins_codec codec;
-    int bits;
+    int bits;               /* of a place in the table: of a code; trellis: one more than of a code */
     float log_min, log_max; /* log: range of log|w/scale|, over |w/scale| > 1e-8; both 0 when there is none */
     double alpha;           /* rational */
-    size_t n_levels;        /* 2^bits */
+    size_t n_levels;        /* of the table: 2^bits */
     float table[QINS_MAX_LEVELS];
-    double sigma;                  /* gauss, uniform: table units that a standard deviation takes */
-    bool sorted;                   /* gauss, uniform: table ascends and what follows is filled in */
+    double sigma;                  /* gauss, uniform, trellis: table units that a standard deviation takes */
+    bool sorted;                   /* gauss, uniform, trellis: table ascends and what follows is filled in */
     float bounds[QINS_MAX_LEVELS]; /* midpoints; bounds[i] lies between table[i] and table[i+1], the last is infinite */
     float cells_per_unit;
     /* number of bounds below the cell; none or one lies in it. Vector code reads four bytes for one. */
     uint8_t cell_code[QINS_CELLS + 3];
 } qins_codebook;
 
-enum { QINS_CODEC_COUNT = QINS_CODEC_SPARSE + 1 };
+enum { QINS_CODEC_COUNT = QINS_CODEC_TRELLIS + 1 };
 /* Equal steps. */
 static inline bool qins_codec_is_uniform(qins_codec codec) {
     return codec == QINS_CODEC_UNIFORM || codec == QINS_CODEC_SPARSE;
 }
 /* Its table depends on the width alone. */
 static inline bool qins_codec_has_fixed_table(qins_codec codec) {
-    return codec == QINS_CODEC_GAUSS || qins_codec_is_uniform(codec);
+    return codec == QINS_CODEC_GAUSS || codec == QINS_CODEC_TRELLIS || qins_codec_is_uniform(codec);
 }
 
 const char *qins_codec_name(qins_codec codec);
@@ -89,6 +89,43 @@ static inline int qins_curve(int bits, int l) {
 double qins_lloyd_max_gauss(size_t n, double *levels);
 /* Quantile of N(0,1), by bisection. */
 double qins_normal_quantile(double p);
+
+/* trellis.c: a code chooses among half of a table of twice as many levels, and the lowest bits of the codes of the two
+ * rows before it, in the same column, choose which half. The rows of a panel form a ring: 0, 8, 1, 9, .. 7, 15, and 0
+ * again, so that the one before, and the one before that, are found by moving lanes of registers of any width. */
+enum { QINS_TRELLIS_MIN_BITS = 2, QINS_TRELLIS_MAX_BITS = 6, QINS_MAX_TRELLIS_LEVELS = 2 << QINS_TRELLIS_MAX_BITS };
+void qins_trellis_codebook(qins_codebook *book, int bits);
+/* Mean squared error of N(0,1) at its best scale, as tools/make_trellis.py measured it. */
+double qins_trellis_error(int bits);
+static inline size_t qins_ring_row(size_t step) {
+    return step / 2 + step % 2 * (QINS_PANEL_ROWS / 2);
+}
+static inline size_t qins_ring_before(size_t row) {
+    return row < QINS_PANEL_ROWS / 2 ? QINS_PANEL_ROWS / 2 + (row + 7) % 8 : row - QINS_PANEL_ROWS / 2;
+}
+static inline size_t qins_ring_before_that(size_t row) {
+    return row / 8 * 8 + (row + 7) % 8;
+}
+/* Place in the table of a code, given those before it in the ring and before that. */
+static inline unsigned qins_trellis_place(unsigned code, unsigned before, unsigned before_that) {
+    return 2 * (code ^ (before_that & 1u)) | (before & 1u);
+}
+/* Places in the table of the codes of a panel's column, codes[row * ld]. */
+void qins_trellis_places(const uint16_t *codes, size_t ld, unsigned places[QINS_PANEL_ROWS]);
+/* The same of a packed tile, from its 1,024 codes: places[64 * block + 4 * row + column of the block]. */
+void qins_trellis_tile(const uint8_t *tile, int bits, uint8_t places[QINS_TILE_CODES]);
+/* Scale that the values x[0..n) share: of their root mean square, which is best for normal deviates (a fit to the
+ * jagged error of Lloyd-Max levels, row by row, would only add noise). scalar: NULL, or the codebook made by
+ * qins_trellis_scalar, for data that may be far from Gaussian: its best scale decides. */
+float qins_trellis_scale(const qins_codebook *book, const qins_codebook *scalar, const float *x, size_t n);
+/* The Gauss codebook with one level a code. */
+void qins_trellis_scalar(qins_codebook *scalar, int bits);
+/* Codes of a panel's rows x[n_rows][n_cols] at the scales of its rows, codes[16][n_cols], padding included, whose codes
+ * help those of the others; the squared error. */
+double qins_trellis_encode_panel(const qins_codebook *book, const float *x, size_t n_rows, size_t n_cols,
+                                 const float *scales, uint16_t *codes);
+/* weight[row*ld + i] of qins_codec_simd.trellis for rows of these scales, n columns: least squared error. */
+void qins_trellis_weights(const float *scales, size_t n_rows, size_t ld, size_t n, float *weight);
 
 /* uniform.c: odd integers -(n-1), -(n-3) .. n-1. */
 void qins_uniform_codebook(qins_codebook *book, int bits);
@@ -199,7 +236,7 @@ typedef enum qins_part {
     QINS_PART_CODES,  /* packed: U8 [panels][tiles][tile bytes]; seed: "stored" U8 [N][K]; f32: "z" F32 [N][K] */
     QINS_PART_SIGNS,  /* seed: I8 [N][K] */
     QINS_PART_SCALES, /* packed: F32, tensor [1], row [panels*16], group [panels][groups][16] */
-    QINS_PART_TABLE,  /* packed: F32 [2^bits] */
+    QINS_PART_TABLE,  /* packed: F32 [2^bits]; trellis: [2^(bits+1)] */
     QINS_PART_RANGE,  /* seed: F32 [2] = log_min, log_max */
     QINS_PART_ALPHA,  /* rational: F32 [1] */
     QINS_PART_COUNT

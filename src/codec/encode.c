@@ -23,6 +23,7 @@ typedef struct encoder {
     size_t n_rows, n_cols;
     qins_encode_options options;
     qins_codebook book;
+    qins_codebook scalar; /* trellis: the Gauss codebook that scales are fitted with */
     float tensor_scale;
     double rate_step;   /* > 0: the step in units of a row's root mean square */
     const float *signs; /* NULL without rotation */
@@ -35,17 +36,22 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
     bool packed = o->storage == QINS_STORAGE_PACKED;
     if (o->rotate == QINS_AUTO) o->rotate = packed ? QINS_ON : QINS_OFF;
     if (o->scale == QINS_SCALE_AUTO) o->scale = packed ? QINS_SCALE_ROW : QINS_SCALE_TENSOR;
+    if (o->codec == QINS_CODEC_TRELLIS && (o->bits == 7 || o->bits == 8)) o->codec = QINS_CODEC_GAUSS;
     const char *codec = qins_codec_name(o->codec), *storage = qins_storage_name(o->storage);
     int max_bits = o->codec == QINS_CODEC_LOG ? 9 : 8;
     if (*codec == '?' || *storage == '?' || *qins_scale_name(o->scale) == '?')
         return qins_fail(err, QINS_ERR_ARGUMENT, "unknown codec (%d), storage (%d) or scale (%d)", (int)o->codec,
                          (int)o->storage, (int)o->scale);
     if (o->codec == QINS_CODEC_NONE) return QINS_OK;
-    if (packed && (o->bits < QINS_MIN_BITS || o->bits > max_bits))
-        return qins_fail(err, QINS_ERR_ARGUMENT, "bits: codec %s takes %d to %d, not %d", codec, QINS_MIN_BITS,
-                         max_bits, o->bits);
+    int min_bits = o->codec == QINS_CODEC_TRELLIS ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+    if (o->codec == QINS_CODEC_TRELLIS) max_bits = QINS_TRELLIS_MAX_BITS;
+    if (packed && (o->bits < min_bits || o->bits > max_bits))
+        return qins_fail(err, QINS_ERR_ARGUMENT, "bits: codec %s takes %d to %d, not %d", codec, min_bits, max_bits,
+                         o->bits);
     if (o->storage == QINS_STORAGE_SEED && o->codec != QINS_CODEC_LOG)
         return qins_fail(err, QINS_ERR_ARGUMENT, "storage seed (u8 + i8) belongs to codec log, not %s", codec);
+    if (o->codec == QINS_CODEC_TRELLIS && packed && o->scale == QINS_SCALE_GROUP)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "codec trellis takes a scale a row or tensor, not a group");
     if (o->storage == QINS_STORAGE_F32 && o->codec != QINS_CODEC_RATIONAL)
         return qins_fail(err, QINS_ERR_ARGUMENT, "storage f32 (coordinates) belongs to codec rational, not %s", codec);
     if (!packed && (o->rotate == QINS_ON || o->scale != QINS_SCALE_TENSOR))
@@ -112,7 +118,8 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
         ok = set_part(&parts[QINS_PART_CODES], "F32", 4, 2, matrix) &&
              set_part(&parts[QINS_PART_ALPHA], "F32", 4, 1, &one);
     } else {
-        size_t codes[3] = {panels, qins_n_tiles(n_cols), qins_tile_bytes(o->bits)}, levels = (size_t)1 << o->bits;
+        size_t codes[3] = {panels, qins_n_tiles(n_cols), qins_tile_bytes(o->bits)},
+               levels = (size_t)(o->codec == QINS_CODEC_TRELLIS ? 2 : 1) << o->bits;
         size_t by_row = panels * QINS_PANEL_ROWS, by_group[3] = {panels, groups, QINS_PANEL_ROWS};
         ok = set_part(&parts[QINS_PART_CODES], "U8", 1, 3, codes) &&
              set_part(&parts[QINS_PART_TABLE], "F32", 4, 1, &levels);
@@ -170,6 +177,10 @@ static void row_scales(const encoder *e, const float *row, double pruned, float 
     size_t step = e->options.scale == QINS_SCALE_GROUP ? e->options.group_size : e->n_cols;
     if (e->rate_step > 0) {
         scales[0] = qins_rate_scale(row, e->n_cols, pruned, e->rate_step);
+        return;
+    }
+    if (e->book.codec == QINS_CODEC_TRELLIS) {
+        scales[0] = qins_trellis_scale(&e->book, needs_thorough_search(e) ? &e->scalar : NULL, row, e->n_cols);
         return;
     }
     for (size_t k = 0, g = 0; k < e->n_cols; k += step, g++)
@@ -293,6 +304,7 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     /* The file holds alpha as FP32. */
     if (o->codec == QINS_CODEC_RATIONAL && !fit_alpha) qins_rational_codebook(&e->book, bits, (float)o->alpha);
     if (qins_codec_has_fixed_table(o->codec)) qins_fixed_codebook(&e->book, o->codec, bits);
+    if (o->codec == QINS_CODEC_TRELLIS) qins_trellis_scalar(&e->scalar, bits);
     if (o->rate > 0) {
         double length[QINS_MAX_LEVELS];
         e->rate_step = qins_rate_step(bits, o->rate, 0, o->sparsity, length);
@@ -303,7 +315,10 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     size_t n = 0;
     qins_status status = take_sample(e, &sample, &n, err);
     if (status != QINS_OK) return status;
-    if (fit_scale) e->tensor_scale = qins_fit_scale(&e->book, sample, n, true);
+    if (fit_scale && o->codec == QINS_CODEC_TRELLIS)
+        e->tensor_scale = qins_trellis_scale(&e->book, &e->scalar, sample, n);
+    else if (fit_scale)
+        e->tensor_scale = qins_fit_scale(&e->book, sample, n, true);
     if (fit_alpha) qins_rational_codebook(&e->book, bits, (float)qins_fit_alpha(sample, n, bits));
     free(sample);
     return QINS_OK;
@@ -319,8 +334,8 @@ typedef struct chunk {
 } chunk;
 
 typedef struct panel_scratch {
-    float *row, *scales;
-    uint16_t *codes; /* [16][n_cols] */
+    float *row, *scales; /* of a row; trellis: of the 16 rows */
+    uint16_t *codes;     /* [16][n_cols] */
 } panel_scratch;
 
 enum { HISTOGRAMS = 4 }; /* neighbours count apart: adding to one count twice in a row waits for the first */
@@ -380,6 +395,13 @@ static void encode_row_f32(const encoder *e, const float *row, float *z, panel_s
     }
 }
 
+/* Trellis: a panel of which all rows are loaded. */
+static void encode_rows_together(const encoder *e, size_t rows, const panel_scratch *s, panel_stats *stats) {
+    stats->sum_squared_error += qins_trellis_encode_panel(&e->book, s->row, rows, e->n_cols, s->scales, s->codes);
+    for (size_t i = 0; i < rows * e->n_cols; i++)
+        stats->histogram[i % HISTOGRAMS][s->codes[i]]++;
+}
+
 /* Encodes panel `panel` into slot `slot` of the chunk. Column of a non-finite weight goes to *bad_row, *bad_col. */
 static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_t slot, const panel_scratch *s,
                          panel_stats *stats, size_t *bad_row, size_t *bad_col) {
@@ -387,32 +409,35 @@ static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_
     uint8_t *codes = out->codes + slot * out->code_stride;
     float *scales = out->scales != NULL ? out->scales + slot * out->scale_stride : NULL;
     size_t n_groups = group_count(e->n_cols, &e->options);
+    bool together = e->book.codec == QINS_CODEC_TRELLIS;
     if (scales != NULL) memset(scales, 0, out->scale_stride * sizeof *scales);
     for (size_t r = 0; r < rows; r++) {
         double pruned = 0;
-        size_t bad = load_row(e, first + r, s->row, &pruned);
+        float *row = s->row + (together ? r * e->n_cols : 0), *row_scale = s->scales + (together ? r : 0);
+        size_t bad = load_row(e, first + r, row, &pruned);
         if (bad < e->n_cols) {
             *bad_row = first + r;
             *bad_col = bad;
             return false;
         }
-        stats->sum_squares += sum_of_squares(s->row, e->n_cols) + pruned;
+        stats->sum_squares += sum_of_squares(row, e->n_cols) + pruned;
         stats->sum_squared_error += pruned;
         if (e->options.storage == QINS_STORAGE_SEED) {
-            encode_row_seed(e, s->row, codes + r * e->n_cols,
+            encode_row_seed(e, row, codes + r * e->n_cols,
                             (int8_t *)out->signs + slot * out->sign_stride + r * e->n_cols, stats);
         } else if (e->options.storage == QINS_STORAGE_F32) {
-            encode_row_f32(e, s->row, (float *)(void *)codes + r * e->n_cols, stats);
+            encode_row_f32(e, row, (float *)(void *)codes + r * e->n_cols, stats);
         } else {
-            row_scales(e, s->row, pruned, s->scales);
-            encode_row_packed(e, s->row, s->scales, s->codes + r * e->n_cols, stats);
+            row_scales(e, row, pruned, row_scale);
+            if (!together) encode_row_packed(e, row, row_scale, s->codes + r * e->n_cols, stats);
             if (scales != NULL)
                 for (size_t g = 0; g < n_groups; g++)
-                    scales[g * QINS_PANEL_ROWS + r] = s->scales[g];
+                    scales[g * QINS_PANEL_ROWS + r] = row_scale[g];
         }
     }
+    if (together) encode_rows_together(e, rows, s, stats);
     if (e->options.storage == QINS_STORAGE_PACKED)
-        qins_pack_panel(s->codes, e->n_cols, rows, e->n_cols, e->options.bits, codes);
+        qins_pack_panel(s->codes, e->n_cols, together ? QINS_PANEL_ROWS : rows, e->n_cols, e->options.bits, codes);
     return true;
 }
 
@@ -430,8 +455,9 @@ static qins_status encode_chunk(const encoder *e, size_t first_panel, size_t n_p
     bool no_memory = false;
 #pragma omp parallel
     {
-        panel_scratch s = {qins_alloc(e->n_cols, sizeof(float)),
-                           qins_alloc(group_count(e->n_cols, &e->options), sizeof(float)),
+        size_t rows = e->book.codec == QINS_CODEC_TRELLIS ? QINS_PANEL_ROWS : 1;
+        panel_scratch s = {qins_alloc(e->n_cols, rows * sizeof(float)),
+                           qins_alloc(group_count(e->n_cols, &e->options), rows * sizeof(float)),
                            qins_alloc(e->n_cols, QINS_PANEL_ROWS * sizeof(uint16_t))};
         bool ok = s.row != NULL && s.scales != NULL && s.codes != NULL;
         panel_stats mine = {0};

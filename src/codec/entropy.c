@@ -29,7 +29,7 @@ bool qins_coded_plan(qins_coded_layout *l, qins_coded_form form, int width, unsi
     *l = (qins_coded_layout){.form = form, .rotate = rotate, .n_streams = 1, .stream_bytes = {1}, .unit_bytes = 1};
     size_t values = 1; /* a unit */
     if (form == QINS_CODED_PLANES) {
-        if (width < QINS_MIN_BITS || width > QINS_MAX_BITS) return false;
+        if (width < QINS_TRELLIS_MIN_BITS || width > QINS_MAX_BITS) return false;
         l->bits = width;
         l->unit_bytes = qins_tile_bytes(width);
         values = QINS_TILE_CODES;

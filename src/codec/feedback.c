@@ -208,7 +208,7 @@ static void round_tile(const qins_feedback *f, const qins_codebook *book, const 
     }
 }
 
-static float trial_scale(const qins_feedback_options *o, float scale, size_t i) {
+float qins_feedback_trial_scale(const qins_feedback_options *o, float scale, size_t i) {
     if (o->n_scales == 1) return scale;
     return (float)((double)scale * o->scale_lo * pow(o->scale_hi / o->scale_lo, (double)i / (double)(o->n_scales - 1)));
 }
@@ -218,6 +218,8 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
                                 qins_error *err) {
     size_t tile_rows = qins_max_size(1, LANES / o->n_scales), n = f->n;
     bool no_memory = false;
+    if (book->codec == QINS_CODEC_TRELLIS)
+        return qins_feedback_round_trellis(f, book, o, w, n_rows, scales, codes, error, err);
 #pragma omp parallel
     {
         tile t;
@@ -227,7 +229,7 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
             if (!ok) continue;
             size_t rows = qins_min_size(tile_rows, n_rows - row);
             for (size_t lane = 0; lane < rows * o->n_scales; lane++) {
-                t.scales[lane] = trial_scale(o, scales[row + lane / o->n_scales], lane % o->n_scales);
+                t.scales[lane] = qins_feedback_trial_scale(o, scales[row + lane / o->n_scales], lane % o->n_scales);
                 t.error[lane] = 0;
             }
             round_tile(f, book, o, row, w + row * n, rows, &t);

@@ -47,10 +47,21 @@ typedef struct qins_feedback_options {
 } qins_feedback_options;
 
 /* Rounds rows w[n_rows][f->n]. scales[n_rows]: on entry the best for nearest rounding, on return those chosen; a row
- * whose scale is 0 becomes all zero codes of the table's nearest to 0. codes[n_rows][f->n]. error[n_rows] (may be
- * NULL): (w-q) H' (w-q)^T, H' the damped H. Parallel over rows; needs qins_dense_begin. */
+ * whose scale is 0 becomes all zero codes of the table's nearest to 0. codes[n_rows][f->n], of the trellis codec all
+ * rows of its panels. error[n_rows] (may be NULL): (w-q) H' (w-q)^T, H' the damped H. Parallel over rows; needs
+ * qins_dense_begin. */
 qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *options,
                                 const float *w, size_t n_rows, float *scales, uint16_t *codes, double *error,
                                 qins_error *err);
+
+/* ---- between feedback.c and feedback_trellis.c ---- */
+
+/* Scale number i of those tried for a row. */
+float qins_feedback_trial_scale(const qins_feedback_options *options, float scale, size_t i);
+/* qins_feedback_round for the trellis codec: the rows of a panel are rounded together, so that the scales tried are
+ * the same multiple for all of them. No prices. */
+qins_status qins_feedback_round_trellis(const qins_feedback *f, const qins_codebook *book,
+                                        const qins_feedback_options *options, const float *w, size_t n_rows,
+                                        float *scales, uint16_t *codes, double *error, qins_error *err);
 
 #endif

@@ -5,7 +5,7 @@
  *
  *   byte plane    1,024 B   lane l of block i = byte 64 i + l                             (8, 9 bits)
  *   nibble plane    512 B   lane l of block i = byte 64 (i/2) + l, low nibble for even i  (4, 5, 6, 7 bits)
- *   pair plane      256 B   lane l of block i = byte 64 (i/4) + l, bits 2 (i%4) ..        (3, 6, 7 bits)
+ *   pair plane      256 B   lane l of block i = byte 64 (i/4) + l, bits 2 (i%4) ..        (2, 3, 6, 7 bits)
  *   bit plane       128 B   lane l of block i = bit l of the 64-bit little-endian word i  (3, 5, 7, 9 bits)
  *
  * in this order, lowest bits of the code first.
@@ -26,13 +26,10 @@ typedef struct planes {
 } planes;
 
 static const planes plane_table[QINS_MAX_BITS + 1] = {
-    [3] = {-1, -1, 0, PAIR_PLANE, 0, 2},
-    [4] = {-1, 0, -1, -1, 0, 0},
-    [5] = {-1, 0, -1, NIBBLE_PLANE, 0, 4},
-    [6] = {-1, 0, NIBBLE_PLANE, -1, 4, 0},
-    [7] = {-1, 0, NIBBLE_PLANE, NIBBLE_PLANE + PAIR_PLANE, 4, 6},
-    [8] = {0, -1, -1, -1, 0, 0},
-    [9] = {0, -1, -1, BYTE_PLANE, 0, 8},
+    [2] = {-1, -1, 0, -1, 0, 0},           [3] = {-1, -1, 0, PAIR_PLANE, 0, 2},
+    [4] = {-1, 0, -1, -1, 0, 0},           [5] = {-1, 0, -1, NIBBLE_PLANE, 0, 4},
+    [6] = {-1, 0, NIBBLE_PLANE, -1, 4, 0}, [7] = {-1, 0, NIBBLE_PLANE, NIBBLE_PLANE + PAIR_PLANE, 4, 6},
+    [8] = {0, -1, -1, -1, 0, 0},           [9] = {0, -1, -1, BYTE_PLANE, 0, 8},
 };
 
 /* Codes of a tile in lane order, low and high bytes apart: lanes[64*block + 4*row + j]. */
@@ -161,13 +158,18 @@ static void pack_bits(const uint8_t *bytes, int bit, uint8_t *plane) {
 #endif
 }
 
-/* Symbols of two 3-bit codes, a nibble each. */
-static void pack_3(const uint8_t *symbols, uint8_t *tile) {
+/* The lower two bits of symbols that hold two codes, a nibble each. */
+static void pack_lower_pairs(const uint8_t *symbols, uint8_t *plane) {
     for (size_t i = 0; i < ROWS_OF_TWO / 2; i++) {
         const uint8_t *a = symbols + 2 * BLOCK_LANES * i, *b = a + BLOCK_LANES;
         for (size_t l = 0; l < BLOCK_LANES; l++)
-            tile[BLOCK_LANES * i + l] = (uint8_t)((a[l] & 3) | (a[l] >> 2 & 12) | (b[l] & 3) << 4 | (b[l] << 2 & 0xc0));
+            plane[BLOCK_LANES * i + l] =
+                (uint8_t)((a[l] & 3) | (a[l] >> 2 & 12) | (b[l] & 3) << 4 | (b[l] << 2 & 0xc0));
     }
+}
+
+static void pack_3(const uint8_t *symbols, uint8_t *tile) {
+    pack_lower_pairs(symbols, tile);
     for (size_t i = 0; i < ROWS_OF_TWO; i++) {
         pack_bits(symbols + BLOCK_LANES * i, 2, tile + PAIR_PLANE + 16 * i);
         pack_bits(symbols + BLOCK_LANES * i, 6, tile + PAIR_PLANE + 16 * i + 8);
@@ -180,7 +182,9 @@ size_t qins_tile_symbols(int bits) {
 
 void qins_pack_symbols(const uint8_t *symbols, int bits, uint8_t *tile) {
     const planes *p = &plane_table[bits];
-    if (bits == 3) {
+    if (bits == 2) {
+        pack_lower_pairs(symbols, tile);
+    } else if (bits == 3) {
         pack_3(symbols, tile);
     } else if (bits == 4) {
         memcpy(tile, symbols, NIBBLE_PLANE);

@@ -42,7 +42,11 @@ static void scale_errors(const qins_codebook *book, const float *x, size_t n, co
         errors[s] = scale_error(book, x, n, scales[s]);
 }
 
-const qins_codec_simd qins_codec_portable = {"portable", hadamard, nearest, scale_errors};
+#define nearest_of nearest
+#include "codec/trellis_lanes.h"
+#undef nearest_of
+
+const qins_codec_simd qins_codec_portable = {"portable", hadamard, nearest, scale_errors, trellis};
 
 enum { MAX_TABLES = 4 };
 

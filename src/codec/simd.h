@@ -19,6 +19,10 @@ typedef struct qins_codec_simd {
      * the first. */
     void (*scale_errors)(const qins_codebook *book, const float *x, size_t n, const float *scales, size_t n_scales,
                          double *errors);
+    /* Codes of least summed weight * squared error around the ring, for n columns of a panel: u[row*ld + i] in units of
+     * the table, weight[row*ld + i] >= 0, codes[row*ld + i]. Rows of padding have weight 0 and get codes too. */
+    void (*trellis)(const qins_codebook *book, const float *u, const float *weight, size_t ld, size_t n,
+                    uint16_t *codes);
 } qins_codec_simd;
 
 const qins_codec_simd *qins_get_codec_simd(void);

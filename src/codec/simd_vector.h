@@ -145,9 +145,13 @@ static void errors_any(const qins_codebook *book, const float *x, size_t n, cons
                                              errors + s);
 }
 
+#define nearest_of nearest_any
+#include "codec/trellis_lanes.h"
+#undef nearest_of
+
 #define TABLE_NAME_(name) qins_codec_##name
 #define TABLE_NAME(name)  TABLE_NAME_(name)
 #define TEXT_(name)       #name
 #define TEXT(name)        TEXT_(name)
 
-const qins_codec_simd TABLE_NAME(QINS_SIMD_NAME) = {TEXT(QINS_SIMD_NAME), hadamard, nearest_any, errors_any};
+const qins_codec_simd TABLE_NAME(QINS_SIMD_NAME) = {TEXT(QINS_SIMD_NAME), hadamard, nearest_any, errors_any, trellis};

@@ -34,7 +34,9 @@ enum {
 typedef enum qins_integer_kind {
     QINS_INTEGER_NONE, /* not integers, or too large: multiplied in FP32 */
     QINS_INTEGER_8,
-    QINS_INTEGER_16
+    QINS_INTEGER_16,
+    QINS_INTEGER_TRELLIS, /* int8 entries of the trellis codec */
+    QINS_INTEGER_KINDS
 } qins_integer_kind;
 
 /* Entries of 7 and 8 bits that need no table of 128 or 256: on each side of zero 8 segments of 8 or 16 codes, within
@@ -54,9 +56,12 @@ typedef struct qins_integer_table {
 
 /* The integers of a table of 2^bits floats, if they are that. */
 void qins_integer_table_make(qins_integer_table *table, const float *entries, int bits);
+/* The same of the 2^(bits+1) floats of a trellis. Entry of place p goes to index p/2 + 2^bits * (p % 2), which is a
+ * code with its lowest bit changed by the row before the one before, and the lowest bit of the row before on top. */
+void qins_integer_table_make_trellis(qins_integer_table *table, const float *entries, int bits);
 
 static inline int qins_integer_entry(const qins_integer_table *t, unsigned code) {
-    if (t->kind == QINS_INTEGER_8) return (int)t->low[code] - QINS_ENTRY_BIAS;
+    if (t->kind != QINS_INTEGER_16) return (int)t->low[code] - QINS_ENTRY_BIAS;
     return (int)(int16_t)(uint16_t)(t->low[code] | t->high[code] << 8);
 }
 
@@ -91,9 +96,9 @@ typedef void (*qins_integer_multiply_fn)(const void *decoded, size_t n_panels, s
 enum { QINS_DECODED_PANEL = QINS_SPAN_COLS * QINS_PANEL_ROWS * 2, QINS_PANELS_AT_ONCE = 2 };
 
 typedef struct qins_integer_kernels {
-    qins_integer_dot_fn dot[QINS_INTEGER_MAX_BITS + 1][QINS_INTEGER_16 + 1]; /* by bits and kind */
-    qins_integer_decode_fn decode[QINS_INTEGER_MAX_BITS + 1][QINS_INTEGER_16 + 1];
-    qins_integer_multiply_fn multiply[QINS_INTEGER_16 + 1];
+    qins_integer_dot_fn dot[QINS_INTEGER_MAX_BITS + 1][QINS_INTEGER_KINDS]; /* by bits and kind */
+    qins_integer_decode_fn decode[QINS_INTEGER_MAX_BITS + 1][QINS_INTEGER_KINDS];
+    qins_integer_multiply_fn multiply[QINS_INTEGER_KINDS];
 } qins_integer_kernels;
 
 extern const qins_integer_kernels qins_integer_scalar;

@@ -117,16 +117,16 @@ static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int b
 
 /* ---- tables ---- */
 
-/* Up to 6 bits: 16 entries a register, twice. */
+/* Up to 6 bits, 7 for the trellis: 16 entries a register, twice. */
 typedef struct bytes_table {
-    vi r[4];
+    vi r[8];
 } bytes_table;
 
 static inline vi sixteen(const void *bytes) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes));
 }
 static inline __attribute__((always_inline)) bytes_table load_bytes(const uint8_t *entries, int bits) {
-    bytes_table t = {{zero(), zero(), zero(), zero()}};
+    bytes_table t = {{zero(), zero(), zero(), zero(), zero(), zero(), zero(), zero()}};
     for (unsigned i = 0; i < (bits <= 4 ? 1u : 1u << (bits - 4)); i++)
         t.r[i] = sixteen(entries + 16 * i);
     return t;
@@ -183,7 +183,7 @@ typedef struct table_16 {
 
 static inline __attribute__((always_inline)) table_8 load_table_8(const qins_integer_table *t, int bits) {
     table_8 table = {.entries = t->low};
-    if (bits <= 6) table.low = load_bytes(t->low, bits);
+    if (bits <= 7) table.low = load_bytes(t->low, bits);
     return table;
 }
 static inline __attribute__((always_inline)) table_16 load_table_16(const qins_integer_table *t, int bits,
@@ -208,6 +208,51 @@ static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, cons
     for (unsigned i = 0; i < V; i++)
         bytes[i] = t->entries[bytes[i]];
     return load(bytes);
+}
+/* Trellis: the row before that in the ring (codec.h) is the row before within a part, cyclically; the row before lies
+ * in the other part. */
+static inline vi rotate_rows(vi rows) {
+    return _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6));
+}
+/* Bit `from` of each byte at bit `to`; others are garbage. */
+static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
+    return from > to ? _mm256_srli_epi32(v, (int)(from - to)) : from < to ? _mm256_slli_epi32(v, (int)(to - from)) : v;
+}
+static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *table, const uint8_t *tile, int bits,
+                                                                unsigned block, unsigned part) {
+    const bytes_table *t = &table->low;
+    bool pair = bits <= 3;
+    unsigned from = pair ? 2 * (block % 4) : 4 * (block % 2);
+    const uint8_t *plane = tile + 64 * (block / (pair ? 4 : 2));
+    vi own = load(plane + V * part), other = load(plane + V * (1 - part)),
+       before = part == 1 ? other : rotate_rows(other);
+    vi changed = _mm256_xor_si256(own, _mm256_and_si256(rotate_rows(own), bytes_of(pair ? 0x55 : 0x11)));
+    vi index = _mm256_and_si256(move_bit(changed, from, 0), bytes_of(pair ? 0x03 : 0x0f));
+    if (bits == 2)
+        return _mm256_shuffle_epi8(t->r[0],
+                                   _mm256_or_si256(index, _mm256_and_si256(move_bit(before, from, 2), bytes_of(0x04))));
+    if (bits == 3) {
+        index = _mm256_or_si256(index, _mm256_and_si256(spread(tile + 256, block, part), bytes_of(0x04)));
+        index = _mm256_or_si256(index, _mm256_and_si256(move_bit(before, from, 3), bytes_of(0x08)));
+        return _mm256_shuffle_epi8(t->r[0], index);
+    }
+    /* Blends choose by the top bit of a byte: the code's upper bits, then the row before. */
+    vi top = move_bit(before, from, 7), found[8];
+    int n = 1 << (bits - 3);
+    UNROLL(8)
+    for (int i = 0; i < n; i++)
+        found[i] = _mm256_shuffle_epi8(t->r[i], index);
+    UNROLL(4)
+    for (int bit = 4; bit <= bits; bit++) {
+        vi upper = bit == bits ? top
+                   : bits == 5 ? spread(tile + 512, block, part)
+                               : pairs(tile + 512, block, part, bit == 4 ? 7 : 6);
+        n /= 2;
+        UNROLL(4)
+        for (int i = 0; i < n; i++)
+            found[i] = _mm256_blendv_epi8(found[2 * i], found[2 * i + 1], upper);
+    }
+    return found[0];
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
                                                              bool curved, unsigned block, unsigned part, vi w[2]) {

@@ -173,6 +173,43 @@ static inline __attribute__((always_inline)) vi look_up(const bytes_table *t, in
 }
 #endif
 
+/* ---- trellis: lowest bits of the rows before in the ring (codec.h), by moving rows of a whole plane ---- */
+
+static inline vi row_before(vi rows) {
+    const vi from = _mm512_setr_epi32(15, 8, 9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_permutexvar_epi32(from, rows);
+}
+static inline vi row_before_that(vi rows) {
+    const vi from = _mm512_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14);
+    return _mm512_permutexvar_epi32(from, rows);
+}
+/* Bit `from` of each byte at bit `to`; others are garbage. */
+static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
+    return from > to ? _mm512_srli_epi32(v, from - to) : from < to ? _mm512_slli_epi32(v, to - from) : v;
+}
+/* Index into a table of bits + 1: the code with its lowest bit changed, and on top the bit of the row before. */
+static inline __attribute__((always_inline)) vi trellis_index(const uint8_t *tile, int bits, unsigned block) {
+    enum { XOR_AND = 0x78 }; /* truth table of a ^ (b & c), a first */
+    bool pair = bits <= 3;
+    unsigned from = pair ? 2 * (block % 4) : 4 * (block % 2);
+    vi plane = load(tile + 64 * (block / (pair ? 4 : 2)));
+    vi changed =
+        _mm512_ternarylogic_epi32(plane, row_before_that(plane), _mm512_set1_epi8(pair ? 0x55 : 0x11), XOR_AND);
+    vi low = move_bit(changed, from, 0), top = move_bit(row_before(plane), from, (unsigned)bits);
+    switch (bits) {
+    case 2:
+        return choose_bits(0x03, low, top);
+    case 3:
+        return choose_bits(0x03, low, choose_bits(0x04, spread(tile + 256, block, 2), top));
+    case 4:
+        return choose_bits(0x0f, low, top);
+    case 5:
+        return choose_bits(0x0f, low, choose_bits(0x10, spread(tile + 512, block, 4), top));
+    default:
+        return choose_bits(0x0f, low, choose_bits(0x30, pairs(tile + 512, block, 4), top));
+    }
+}
+
 /* 3 bits: the upper ones are added under a mask. Bits moved by vpmultishiftqb and looked up by vpermb are faster from
  * cache (24.9 GB/s of codes, 22.5 so) and slower from memory (11.5, 17.9; one thread of Zen 4). */
 static inline __attribute__((always_inline)) vi look_up_3(const bytes_table *t, const uint8_t *tile, unsigned block) {
@@ -235,6 +272,11 @@ static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, cons
     (void)part;
     if (bits == 3) return look_up_3(t, tile, block);
     return look_up(t, bits, codes(tile, bits, block));
+}
+static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *t, const uint8_t *tile, int bits,
+                                                                unsigned block, unsigned part) {
+    (void)part;
+    return look_up(t, bits + 1, trellis_index(tile, bits, block));
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
                                                              bool curved, unsigned block, unsigned part, vi w[2]) {

@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int b
         tile += 512;
         next = 4;
     }
-    if (bits == 3 || bits >= 6) {
+    if (bits <= 3 || bits >= 6) {
         vi two = vandq_u8(shift_right(load(tile + 64 * (block / 4) + first), 2 * (block % 4)), vdupq_n_u8(3));
         code = vorrq_u8(code, next == 0 ? two : vshlq_n_u8(two, 4));
         tile += 256;
@@ -136,6 +136,20 @@ static inline __attribute__((always_inline)) table_16 load_table_16(const qins_i
 static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, const uint8_t *tile, int bits,
                                                           unsigned block, unsigned part) {
     return look_up(t, bits, codes(tile, bits, block, part));
+}
+/* Trellis: parts 0 and 1 are one half of the ring (codec.h), 2 and 3 the other. The row before that is the row before
+ * within the half, cyclically; the row before lies in the other half. */
+static inline __attribute__((always_inline)) vi rotate_half(const uint8_t *plane, unsigned part) {
+    return vextq_u8(load(plane + V * (part ^ 1)), load(plane + V * part), 12);
+}
+static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *t, const uint8_t *tile, int bits,
+                                                                unsigned block, unsigned part) {
+    unsigned per_plane = bits <= 3 ? 4 : 2, from = 8 / per_plane * (block % per_plane);
+    const uint8_t *plane = tile + 64 * (block / per_plane);
+    vi before = part >= 2 ? load(plane + V * (part - 2)) : rotate_half(plane, part + 2), one = vdupq_n_u8(1);
+    vi changed = vandq_u8(shift_right(rotate_half(plane, part), from), one);
+    vi top = vshlq_u8(vandq_u8(shift_right(before, from), one), vdupq_n_s8((int8_t)bits));
+    return look_up(t, bits + 1, vorrq_u8(veorq_u8(codes(tile, bits, block, part), changed), top));
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
                                                              bool curved, unsigned block, unsigned part, vi w[2]) {

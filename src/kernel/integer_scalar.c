@@ -1,15 +1,25 @@
 /* The specification of integer arithmetic, one value at a time. SPDX-License-Identifier: MIT */
 #include "kernel/integer.h"
 
+/* Entry of the code of a row and column of a panel. */
+static int entry_at(const uint8_t *tiles, int bits, const qins_integer_table *table, size_t row, size_t k) {
+    const uint8_t *tile = tiles + k / QINS_TILE_COLS * qins_tile_bytes(bits);
+    size_t col = k % QINS_TILE_COLS;
+    unsigned code = qins_unpack_code(tile, bits, row, col);
+    if (table->kind == QINS_INTEGER_TRELLIS) {
+        code ^= qins_unpack_code(tile, bits, qins_ring_before_that(row), col) & 1u;
+        code |= (qins_unpack_code(tile, bits, qins_ring_before(row), col) & 1u) << bits;
+    }
+    return qins_integer_entry(table, code);
+}
+
 static void dot(const uint8_t *tiles, int bits, const qins_integer_table *table, const qins_quantised *x, size_t t,
                 float *out) {
     for (size_t row = 0; row < QINS_PANEL_ROWS; row++) {
         out[row] = 0;
         int64_t sum = 0;
         for (size_t k = 0; k < x->n_cols; k++) {
-            unsigned code =
-                qins_unpack_code(tiles + k / QINS_TILE_COLS * qins_tile_bytes(bits), bits, row, k % QINS_TILE_COLS);
-            sum += (int64_t)qins_integer_entry(table, code) * x->words[t * x->n_cols + k];
+            sum += (int64_t)entry_at(tiles, bits, table, row, k) * x->words[t * x->n_cols + k];
             if ((k + 1) % QINS_SPAN_COLS != 0 && k + 1 < x->n_cols) continue;
             out[row] += (float)sum * x->units[t * x->n_spans + k / QINS_SPAN_COLS];
             sum = 0;
@@ -22,9 +32,7 @@ static void decode(const uint8_t *tiles, int bits, const qins_integer_table *tab
     int16_t *entries = out;
     for (size_t row = 0; row < QINS_PANEL_ROWS; row++)
         for (size_t k = 0; k < n_cols; k++)
-            entries[row * n_cols + k] =
-                (int16_t)qins_integer_entry(table, qins_unpack_code(tiles + k / QINS_TILE_COLS * qins_tile_bytes(bits),
-                                                                    bits, row, k % QINS_TILE_COLS));
+            entries[row * n_cols + k] = (int16_t)entry_at(tiles, bits, table, row, k);
 }
 
 static void multiply(const void *decoded, size_t n_panels, size_t n_cols, const qins_quantised *x, size_t col,
@@ -50,6 +58,7 @@ static void multiply(const void *decoded, size_t n_panels, size_t n_cols, const 
     static void decode_##bits(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols, void *out) {       \
         decode(tiles, bits, table, n_cols, out);                                                                       \
     }
+WIDTH(2)
 WIDTH(3)
 WIDTH(4)
 WIDTH(5)
@@ -58,20 +67,22 @@ WIDTH(7)
 WIDTH(8)
 
 #define BOTH(function)                                                                                                 \
-    { NULL, function, function }
+    { NULL, function, function, function }
 
 const qins_integer_kernels qins_integer_scalar = {
-    .dot = {[3] = BOTH(dot_3),
+    .dot = {[2] = BOTH(dot_2),
+            [3] = BOTH(dot_3),
             [4] = BOTH(dot_4),
             [5] = BOTH(dot_5),
             [6] = BOTH(dot_6),
             [7] = BOTH(dot_7),
             [8] = BOTH(dot_8)},
-    .decode = {[3] = BOTH(decode_3),
+    .decode = {[2] = BOTH(decode_2),
+               [3] = BOTH(decode_3),
                [4] = BOTH(decode_4),
                [5] = BOTH(decode_5),
                [6] = BOTH(decode_6),
                [7] = BOTH(decode_7),
                [8] = BOTH(decode_8)},
-    .multiply = {NULL, multiply, multiply},
+    .multiply = {NULL, multiply, multiply, multiply},
 };

@@ -12,6 +12,7 @@
  *   table_8, table_16    tables in registers
  *   load_table_8(table, bits), load_table_16(table, bits, curved)
  *   look_up_8(tables, tile, bits, block, part) -> entries of a part as bytes
+ *   look_up_trellis(tables, tile, bits, block, part)    the same of the trellis codec, tables of bits + 1
  *   look_up_16(tables, tile, bits, curved, block, part, w) -> as words: w[0] rows 0, 1, 4, 5, 8, .. of the part, w[1]
  * the others, four columns each widen(bytes, w)      the same of bytes (HALVES 0) dot_bytes(sum, w, x) sum of row r +=
  * sum over j < 4 of w[4r + j] * x[j], x int8 dot_words(sum, w, x) lane 2i += w[4i] x[0] + w[4i+1] x[1], lane 2i+1
@@ -45,12 +46,16 @@ INLINE void fold_part(float *out, vi sums, int32_t offset, float unit, unsigned 
     store_f(p, multiply_add(load_f(p), sums, unit));
 }
 
+INLINE vi entries_8(const table_8 *tables, const uint8_t *tile, int bits, bool trellis, unsigned block, unsigned part) {
+    return trellis ? look_up_trellis(tables, tile, bits, block, part) : look_up_8(tables, tile, bits, block, part);
+}
+
 /* ---- one vector ---- */
 
 #if HALVES
 /* One span: even and odd blocks are summed apart, to hide latency. */
-INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, const int8_t *x, size_t n_cols,
-                       int32_t offset, float unit, float *out) {
+INLINE void dot_span_8(const uint8_t *tile, int bits, bool trellis, const table_8 *tables, const int8_t *x,
+                       size_t n_cols, int32_t offset, float unit, float *out) {
     vi high[2][PARTS], low[2][PARTS];
     for (unsigned part = 0; part < PARTS; part++)
         high[0][part] = high[1][part] = low[0][part] = low[1][part] = zero();
@@ -60,7 +65,7 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
         for (unsigned block = 0; block < BLOCKS; block++)
             UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
-            vi w = look_up_8(tables, tile, bits, block, part);
+            vi w = entries_8(tables, tile, bits, trellis, block, part);
             high[block % 2][part] = dot_bytes(high[block % 2][part], w, x + 4 * block);
             low[block % 2][part] = dot_bytes(low[block % 2][part], w, x + QINS_TILE_COLS + 4 * block);
             KEEP(high[block % 2][part]);
@@ -71,8 +76,8 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
         fold_part(out, combine(add(high[0][part], high[1][part]), add(low[0][part], low[1][part])), offset, unit, part);
 }
 #else
-INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, const int16_t *x, size_t n_cols,
-                       int32_t offset, float unit, float *out) {
+INLINE void dot_span_8(const uint8_t *tile, int bits, bool trellis, const table_8 *tables, const int16_t *x,
+                       size_t n_cols, int32_t offset, float unit, float *out) {
     vi sum[PARTS][WORDS];
     for (unsigned part = 0; part < PARTS; part++)
         sum[part][0] = sum[part][1] = zero();
@@ -83,7 +88,7 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
             UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
             vi w[WORDS];
-            widen(look_up_8(tables, tile, bits, block, part), w);
+            widen(entries_8(tables, tile, bits, trellis, block, part), w);
             sum[part][0] = dot_words(sum[part][0], w[0], x + 4 * block);
             sum[part][1] = dot_words(sum[part][1], w[1], x + 4 * block);
             KEEP(sum[part][0]);
@@ -95,10 +100,10 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, const table_8 *tables, con
 }
 #endif
 
-INLINE void dot_8(const uint8_t *tiles, int bits, const qins_integer_table *table, const qins_quantised *x, size_t t,
-                  float *out) {
+INLINE void dot_8(const uint8_t *tiles, int bits, bool trellis, const qins_integer_table *table,
+                  const qins_quantised *x, size_t t, float *out) {
     _Alignas(64) float rows[QINS_PANEL_ROWS] = {0};
-    const table_8 tables = load_table_8(table, bits);
+    const table_8 tables = load_table_8(table, bits + trellis);
     for (size_t span = 0; span < x->n_spans; span++) {
         size_t col = span * QINS_SPAN_COLS, n = qins_min_size(QINS_SPAN_COLS, x->n_cols - col);
 #if HALVES
@@ -106,7 +111,7 @@ INLINE void dot_8(const uint8_t *tiles, int bits, const qins_integer_table *tabl
 #else
         const int16_t *values = x->words + t * x->n_cols + col;
 #endif
-        dot_span_8(tiles + col / QINS_TILE_COLS * qins_tile_bytes(bits), bits, &tables, values, n,
+        dot_span_8(tiles + col / QINS_TILE_COLS * qins_tile_bytes(bits), bits, trellis, &tables, values, n,
                    x->offsets[t * x->n_spans + span], x->units[t * x->n_spans + span], rows);
     }
     for (unsigned part = 0; part < PARTS; part++)
@@ -146,14 +151,15 @@ INLINE void dot_16(const uint8_t *tiles, int bits, bool curved, const qins_integ
 /* ---- many vectors: a decoded span stays in the first-level cache ---- */
 
 /* Bytes [block][64] when HALVES, else words [block][part][2]. */
-INLINE void decode_8(const uint8_t *tile, int bits, const qins_integer_table *table, size_t n_cols, uint8_t *out) {
-    const table_8 tables = load_table_8(table, bits);
+INLINE void decode_8(const uint8_t *tile, int bits, bool trellis, const qins_integer_table *table, size_t n_cols,
+                     uint8_t *out) {
+    const table_8 tables = load_table_8(table, bits + trellis);
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits))
         UNROLL(16)
     for (unsigned block = 0; block < BLOCKS; block++)
         UNROLL(4)
     for (unsigned part = 0; part < PARTS; part++) {
-        vi w = look_up_8(&tables, tile, bits, block, part);
+        vi w = entries_8(&tables, tile, bits, trellis, block, part);
 #if HALVES
         store(out, w);
         out += V;
@@ -330,10 +336,19 @@ static void multiply_16(const void *decoded, size_t n_panels, size_t n_cols, con
 #define WIDTH_8(bits)                                                                                                  \
     static void dot_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,         \
                                size_t t, float *out) {                                                                 \
-        dot_8(tiles, bits, table, x, t, out);                                                                          \
+        dot_8(tiles, bits, false, table, x, t, out);                                                                   \
     }                                                                                                                  \
     static void decode_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols, void *out) {   \
-        decode_8(tiles, bits, table, n_cols, out);                                                                     \
+        decode_8(tiles, bits, false, table, n_cols, out);                                                              \
+    }
+#define WIDTH_TRELLIS(bits)                                                                                            \
+    static void dot_##bits##_trellis(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,   \
+                                     size_t t, float *out) {                                                           \
+        dot_8(tiles, bits, true, table, x, t, out);                                                                    \
+    }                                                                                                                  \
+    static void decode_##bits##_trellis(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols,          \
+                                        void *out) {                                                                   \
+        decode_8(tiles, bits, true, table, n_cols, out);                                                               \
     }
 /* Both ways to look up: decided once a call. */
 #define WIDTH_16(bits)                                                                                                 \
@@ -356,6 +371,11 @@ WIDTH_8(5)
 WIDTH_8(6)
 WIDTH_8(7)
 WIDTH_8(8)
+WIDTH_TRELLIS(2)
+WIDTH_TRELLIS(3)
+WIDTH_TRELLIS(4)
+WIDTH_TRELLIS(5)
+WIDTH_TRELLIS(6)
 WIDTH_16(3)
 WIDTH_16(4)
 WIDTH_16(5)
@@ -365,14 +385,16 @@ WIDTH_16(8)
 
 #define BOTH(function, bits)                                                                                           \
     { NULL, function##_##bits##_8, function##_##bits##_16 }
+#define EACH(function, bits)                                                                                           \
+    { NULL, function##_##bits##_8, function##_##bits##_16, function##_##bits##_trellis }
 #define BY_WIDTH(function)                                                                                             \
     {                                                                                                                  \
-        [3] = BOTH(function, 3), [4] = BOTH(function, 4), [5] = BOTH(function, 5), [6] = BOTH(function, 6),            \
-        [7] = BOTH(function, 7), [8] = BOTH(function, 8)                                                               \
+        [2] = {NULL, NULL, NULL, function##_2_trellis}, [3] = EACH(function, 3), [4] = EACH(function, 4),              \
+        [5] = EACH(function, 5), [6] = EACH(function, 6), [7] = BOTH(function, 7), [8] = BOTH(function, 8)             \
     }
 
 const qins_integer_kernels QINS_INTEGER_NAME = {
     .dot = BY_WIDTH(dot),
     .decode = BY_WIDTH(decode),
-    .multiply = {NULL, MULTIPLY_8, MULTIPLY_16},
+    .multiply = {NULL, MULTIPLY_8, MULTIPLY_16, MULTIPLY_8},
 };

@@ -17,9 +17,24 @@ static const float *group_scales(const qins_matrix *m, size_t panel, size_t col)
     return m->scales + (panel * n_groups + col / m->group_size) * QINS_PANEL_ROWS;
 }
 
+static void decode_trellis(const qins_matrix *m, size_t tile, size_t n, float *out) {
+    for (size_t col = 0; col < n; col += QINS_TILE_COLS, tile++) {
+        uint8_t places[QINS_TILE_CODES];
+        qins_trellis_tile(m->codes + tile * qins_tile_bytes(m->bits), m->bits, places);
+        for (size_t i = 0; i < QINS_TILE_CODES; i++) {
+            size_t k = col + i / 64 * 4 + i % 4, row = i % 64 / 4;
+            out[k * QINS_PANEL_ROWS + row] = m->table[places[i]];
+        }
+    }
+}
+
 static void decode_packed(const qins_matrix *m, const qins_kernels *kernels, size_t panel, size_t col, size_t n,
                           float *out) {
     size_t tile = panel * qins_n_tiles(m->n_cols) + col / QINS_TILE_COLS;
+    if (m->trellis) {
+        decode_trellis(m, tile, n, out);
+        return;
+    }
     kernels->decode[m->bits](m->codes + tile * qins_tile_bytes(m->bits), m->table, qins_round_up(n, QINS_TILE_COLS),
                              out);
     if (m->scale != QINS_SCALE_GROUP) return;
@@ -236,7 +251,11 @@ static void decode_packed_row(const qins_matrix *m, size_t row, float *dst) {
     for (size_t k = 0; k < m->n_cols; k++) {
         const uint8_t *tile = tiles + k / QINS_TILE_COLS * qins_tile_bytes(m->bits);
         float scale = m->scale == QINS_SCALE_GROUP ? group_scales(m, panel, k)[lane] : row_scale(m, row);
-        dst[k] = scale * m->table[qins_unpack_code(tile, m->bits, lane, k % QINS_TILE_COLS)];
+        unsigned code = qins_unpack_code(tile, m->bits, lane, k % QINS_TILE_COLS);
+        if (m->trellis)
+            code = qins_trellis_place(code, qins_unpack_code(tile, m->bits, qins_ring_before(lane), k % QINS_TILE_COLS),
+                                      qins_unpack_code(tile, m->bits, qins_ring_before_that(lane), k % QINS_TILE_COLS));
+        dst[k] = scale * m->table[code];
     }
 }
 
@@ -306,6 +325,10 @@ void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const 
         m->scales = parts[QINS_PART_SCALES];
         m->scale = options->scale;
         m->group_size = options->group_size;
-        if (m->scale != QINS_SCALE_GROUP) qins_integer_table_make(&m->integers, m->table, m->bits);
+        m->trellis = options->codec == QINS_CODEC_TRELLIS;
+        if (m->trellis)
+            qins_integer_table_make_trellis(&m->integers, m->table, m->bits);
+        else if (m->scale != QINS_SCALE_GROUP)
+            qins_integer_table_make(&m->integers, m->table, m->bits);
     }
 }

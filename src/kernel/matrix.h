@@ -22,6 +22,7 @@ struct qins_matrix {
     int bits;
     const uint8_t *codes;
     const float *table;
+    bool trellis;                /* a code's place in the table depends on its neighbours' */
     qins_integer_table integers; /* of `table`; kind NONE: FP32 arithmetic */
     const float *scales;         /* layout of QINS_PART_SCALES */
     qins_scale_kind scale;

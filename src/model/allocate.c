@@ -4,11 +4,12 @@
 #include <stdlib.h>
 
 enum { MAX_WIDTH = 8 };
-enum { TABLE_BYTES = 2048 }; /* of the shared tables of all widths: 8 to 256 levels as FP32 */
+enum { TABLE_BYTES = 2560 }; /* of the shared tables of all widths, at most: 4 to 256 levels as FP32 */
 
 double qins_relative_error(qins_codec codec, int bits) {
     enum { SAMPLES = 4096 };
     double levels[QINS_MAX_LEVELS];
+    if (codec == QINS_CODEC_TRELLIS) return qins_trellis_error(bits);
     if (codec == QINS_CODEC_GAUSS) return qins_lloyd_max_gauss((size_t)1 << bits, levels);
     /* N(0,1) as its quantiles. */
     qins_codebook *book = qins_alloc(1, sizeof *book);
@@ -32,8 +33,9 @@ typedef struct errors {
 } errors;
 
 static double error_of(errors *e, const qins_plan_item *item, int bits) {
-    double *value = &e->of[item->options.codec][bits];
-    if (*value == 0) *value = qins_relative_error(item->options.codec, bits);
+    qins_codec codec = qins_plan_codec(item, bits);
+    double *value = &e->of[codec][bits];
+    if (*value == 0) *value = qins_relative_error(codec, bits);
     return *value;
 }
 
@@ -101,7 +103,7 @@ static size_t best_downgrade(const qins_compress_options *o, const qins_plan *pl
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
         int bits = item->options.bits;
-        if (!takes_part(o, item) || bits <= QINS_MIN_BITS) continue;
+        if (!takes_part(o, item) || bits <= qins_plan_min_bits(item)) continue;
         uint64_t bytes = bytes_at(item, bits) - bytes_at(item, bits - 1);
         double more = kl[i] * (error_of(e, item, bits - 1) - error_of(e, item, bits));
         if (now->kl + more > g->max_kl || bytes <= change->bytes) continue;
@@ -136,10 +138,10 @@ qins_status qins_allocate(const qins_compress_options *o, const double *kl, uint
             now.kl += kl[i] > 0 ? kl[i] * error_of(&e, item, item->options.bits) : 0;
             continue;
         }
-        qins_status status = qins_plan_set_bits(item, QINS_MIN_BITS, err);
+        qins_status status = qins_plan_set_bits(item, qins_plan_min_bits(item), err);
         if (status != QINS_OK) return status;
         now.bytes += qins_plan_encoded_bytes(item);
-        now.kl += kl[i] * error_of(&e, item, QINS_MIN_BITS);
+        now.kl += kl[i] * error_of(&e, item, qins_plan_min_bits(item));
         g.values += (double)qins_plan_encoded_rows(item) * (double)item->parameter->shape[1];
     }
     g.bits = o->bpw * g.values - 8.0 * TABLE_BYTES;

@@ -110,8 +110,9 @@ void qins_group_apply(const qins_group *g, size_t i, const float *x, size_t n, f
 
 typedef struct rounding {
     qins_codebook book;
-    uint16_t *codes; /* [n_rows][n_cols] */
-    float *scales;   /* [panels * 16] */
+    qins_codebook scalar; /* trellis: the Gauss codebook that scales are fitted with */
+    uint16_t *codes;      /* [panels * 16][n_cols] */
+    float *scales;        /* [panels * 16] */
     uint8_t *packed;
     qins_encode_stats stats;
 } rounding;
@@ -128,12 +129,13 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
     size_t n_rows = qins_plan_encoded_rows(item), n_cols = (size_t)item->parameter->shape[1];
     rounding *r = *out = qins_alloc(1, sizeof *r);
     if (r == NULL) return qins_fail_memory(err, sizeof *r, "codes");
-    r->codes = qins_alloc(n_rows * n_cols, sizeof *r->codes);
+    r->codes = qins_alloc(qins_n_panels(n_rows) * QINS_PANEL_ROWS * n_cols, sizeof *r->codes);
     r->scales = qins_alloc(qins_n_panels(n_rows) * QINS_PANEL_ROWS, sizeof *r->scales);
     r->packed = qins_alloc_aligned((size_t)item->parts[QINS_PART_CODES].n_bytes, 1);
     if (r->codes == NULL || r->scales == NULL || r->packed == NULL)
         return qins_fail_memory(err, n_rows * n_cols * sizeof *r->codes, "codes");
     qins_fixed_codebook(&r->book, item->options.codec, item->options.bits);
+    if (item->options.codec == QINS_CODEC_TRELLIS) qins_trellis_scalar(&r->scalar, item->options.bits);
     return QINS_OK;
 }
 
@@ -141,12 +143,23 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
 static void fit_scales(const qins_plan_item *item, const float *w, size_t n_rows, size_t n_cols, rounding *r) {
     bool thorough = item->options.rotate != QINS_ON || item->options.sparsity > 0;
 #pragma omp parallel for schedule(dynamic, 8)
-    for (size_t row = 0; row < n_rows; row++)
-        r->scales[row] = qins_fit_scale(&r->book, w + row * n_cols, n_cols, thorough);
+    for (size_t row = 0; row < n_rows; row++) {
+        const float *x = w + row * n_cols;
+        r->scales[row] = item->options.codec == QINS_CODEC_TRELLIS
+                             ? qins_trellis_scale(&r->book, thorough ? &r->scalar : NULL, x, n_cols)
+                             : qins_fit_scale(&r->book, x, n_cols, thorough);
+    }
 }
 
 /* w: pruned. */
 static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, rounding *r) {
+    if (r->book.codec == QINS_CODEC_TRELLIS) {
+#pragma omp parallel for schedule(static)
+        for (size_t row = 0; row < n_rows; row += QINS_PANEL_ROWS)
+            qins_trellis_encode_panel(&r->book, w + row * n_cols, qins_min_size(QINS_PANEL_ROWS, n_rows - row), n_cols,
+                                      r->scales + row, r->codes + row * n_cols);
+        return;
+    }
 #pragma omp parallel for schedule(static)
     for (size_t row = 0; row < n_rows; row++)
         for (size_t k = 0; k < n_cols; k++) {
@@ -195,8 +208,10 @@ static qins_feedback_options feedback_options(const qins_plan_item *item) {
 static qins_status round_with_search(const qins_plan_item *item, const float *w, size_t n_rows, const qins_feedback *f,
                                      rounding *r, qins_error *err) {
     qins_feedback_options o = feedback_options(item);
-    o.n_scales = 8;
-    o.scale_lo = 0.85;
+    /* The 16 rows of a panel of the trellis share one factor, and the error is smooth. */
+    bool together = r->book.codec == QINS_CODEC_TRELLIS;
+    o.n_scales = together ? 4 : 8;
+    o.scale_lo = together ? 0.92 : 0.85;
     o.scale_hi = 1.1;
     return qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
 }
@@ -292,12 +307,21 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
     return status;
 }
 
+/* Table entry of a code. */
+static float entry_of(const rounding *r, size_t n_cols, size_t row, size_t k) {
+    unsigned code = r->codes[row * n_cols + k];
+    if (r->book.codec != QINS_CODEC_TRELLIS) return r->book.table[code];
+    size_t lane = row % QINS_PANEL_ROWS, panel = row - lane;
+    return r->book.table[qins_trellis_place(code, r->codes[(panel + qins_ring_before(lane)) * n_cols + k],
+                                            r->codes[(panel + qins_ring_before_that(lane)) * n_cols + k])];
+}
+
 /* w := what the codes say, and what that cost; errors: NULL, or becomes w minus that. */
 static void replace_by_decoded(float *w, size_t n_rows, size_t n_cols, float *errors, rounding *r) {
     for (size_t row = 0; row < n_rows; row++)
         for (size_t k = 0; k < n_cols; k++) {
             size_t i = row * n_cols + k;
-            float q = r->scales[row] * r->book.table[r->codes[i]];
+            float q = r->scales[row] * entry_of(r, n_cols, row, k);
             double e = (double)w[i] - (double)q;
             r->stats.sum_squares += (double)w[i] * (double)w[i];
             r->stats.sum_squared_error += e * e;
@@ -312,8 +336,10 @@ static void pack(const qins_plan_item *item, size_t n_rows, size_t n_cols, round
 #pragma omp parallel for schedule(static)
     for (size_t p = 0; p < panels; p++) {
         size_t first = p * QINS_PANEL_ROWS;
-        qins_pack_panel(r->codes + first * n_cols, n_cols, qins_min_size(QINS_PANEL_ROWS, n_rows - first), n_cols,
-                        item->options.bits, r->packed + p * panel_bytes);
+        size_t rows =
+            r->book.codec == QINS_CODEC_TRELLIS ? QINS_PANEL_ROWS : qins_min_size(QINS_PANEL_ROWS, n_rows - first);
+        qins_pack_panel(r->codes + first * n_cols, n_cols, rows, n_cols, item->options.bits,
+                        r->packed + p * panel_bytes);
     }
 }
 

@@ -61,7 +61,7 @@ static int width_of(qins_coded_form form, const qins_tensor *t) {
     if (form == QINS_CODED_NUMBERS) return (int)bytes;
     if (form == QINS_CODED_BYTES) return 1;
     if (t->type != QINS_TYPE_U8 || t->n_dims != 3) return 0;
-    for (int bits = QINS_MIN_BITS; bits <= QINS_MAX_BITS; bits++)
+    for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_MAX_BITS; bits++)
         if (t->shape[2] == qins_tile_bytes(bits)) return bits;
     return 0;
 }

@@ -55,8 +55,17 @@ uint64_t qins_plan_encoded_bytes(const qins_plan_item *item) {
     return n;
 }
 
+qins_codec qins_plan_codec(const qins_plan_item *item, int bits) {
+    return !item->trellis ? item->options.codec : bits > QINS_TRELLIS_MAX_BITS ? QINS_CODEC_GAUSS : QINS_CODEC_TRELLIS;
+}
+
+int qins_plan_min_bits(const qins_plan_item *item) {
+    return item->trellis ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+}
+
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
     item->options.bits = bits;
+    item->options.codec = qins_plan_codec(item, bits);
     return qins_encode_parts(qins_plan_encoded_rows(item), (size_t)item->parameter->shape[1], &item->options,
                              item->parts, err);
 }
@@ -108,6 +117,8 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
+    item->trellis = item->options.codec == QINS_CODEC_TRELLIS;
+    item->options.codec = qins_plan_codec(item, item->options.bits);
     status = qins_encode_resolve(&item->options, err);
     if (status == QINS_OK) status = qins_plan_set_bits(item, item->options.bits, err);
     return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
@@ -161,12 +172,12 @@ static double bpw_at(const qins_plan *plan, int bits) {
 static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
     double bpw = o->bpw;
     if (bpw <= 0 || o->linear.codec == QINS_CODEC_NONE || o->calibrate != NULL) return QINS_OK;
-    int bits = 8;
-    while (bits >= QINS_MIN_BITS && bpw_at(plan, bits) > bpw)
+    int bits = 8, least = o->linear.codec == QINS_CODEC_TRELLIS ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+    while (bits >= least && bpw_at(plan, bits) > bpw)
         bits--;
-    if (bits < QINS_MIN_BITS)
+    if (bits < least)
         return qins_fail(err, QINS_ERR_ARGUMENT, "bpw %.3f is less than the smallest width takes (%.3f)", bpw,
-                         bpw_at(plan, QINS_MIN_BITS));
+                         bpw_at(plan, least));
     for (size_t i = 0; i < plan->n_items; i++) {
         qins_plan_item *item = &plan->items[i];
         if (!item->encode || item->keep || item->parameter->role != QINS_ROLE_LINEAR) continue;

@@ -13,6 +13,7 @@ typedef struct qins_plan_item {
     bool keep;            /* it is encoded already and is copied */
     qins_row_split split; /* owned; no pieces: not split */
     qins_encode_options options;
+    bool trellis;     /* options.codec is trellis up to 6 bits, and gauss above */
     float *row_rates; /* owned; wanted bits a code of every encoded row. NULL: options.rate for all */
     qins_part_info parts[QINS_PART_COUNT];
     ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; -1 for none */
@@ -30,6 +31,10 @@ typedef struct qins_plan {
 qins_status qins_plan_make(const qins_compress_options *options, const qins_weights *weights, qins_plan *plan,
                            qins_error *err);
 void qins_plan_free(qins_plan *plan);
+/* Codec that an encoded item has at a width. */
+qins_codec qins_plan_codec(const qins_plan_item *item, int bits);
+/* Smallest width that an encoded item can have. */
+int qins_plan_min_bits(const qins_plan_item *item);
 /* Gives an encoded item another width. */
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err);
 

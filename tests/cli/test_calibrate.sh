@@ -53,13 +53,20 @@ goal() { # goal NAME OPTIONS...
     shift
     # shellcheck disable=SC2086
     qins compress "$toy" "$work/goal" --calibrate "$work/text" --calibrate-tokens 8192 --force --json "$@" >"$work/json"
-    check "$name: matrices differ in width" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.codec == "gauss") | .bits] | unique | length')" -gt 1
+    check "$name: matrices differ in width" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.codec == "gauss" or .codec == "trellis") | .bits] | unique | length')" -gt 1
 }
 # shellcheck disable=SC2317 # called by check
 number() { awk -v a="$(jq "$1" "$work/json")" "BEGIN { exit !($2) }"; }
 goal "--bpw 4.4" --bpw 4.4
 check "--bpw 4.4 is used up and not exceeded" number .bpw "a <= 4.4 && a > 4.3"
 check "the sum over matrices is near what is measured" number ".predicted_kl / .measured_kl" "a > 0.8 && a < 1.15"
+gauss_kl=$(jq .measured_kl "$work/json")
+goal "trellis, --bpw 4.4" --bpw 4.4 --codec trellis
+check "trellis: 4.4 is used up and not exceeded" number .bpw "a <= 4.4 && a > 4.3"
+check "trellis: the sum over matrices is near what is measured" number ".predicted_kl / .measured_kl" "a > 0.8 && a < 1.15"
+check "the trellis loses less than 0.85 of what gauss does" number ".measured_kl / $gauss_kl" "a < 0.85"
+goal "trellis, --bpw 2.7" --bpw 2.7 --codec trellis
+check "trellis: 2 bits are used" test "$(qins audit "$work/goal" --json | jq '[.tensors[] | select(.codec == "trellis") | .bits] | min')" = 2
 check "both are in the receipt" jq -se '(.[0].compress.calibration | [.predicted_kl, .measured_kl]) as $a | .[1] | [.predicted_kl, .measured_kl] as $b
     | [range(2) | ($a[.] - $b[.]) / $b[.] | fabs < 1e-9] | all' "$work/goal/qins_receipt.json" "$work/json"
 goal "--bpw 5.3 of the linears" --bpw 5.3 --embed-bits 8

@@ -15,6 +15,12 @@ decodes() { # decodes OPTIONS...: compress, export, compare
 for bits in 3 4 5 6 7 8; do
     decodes --bits "$bits" --embed-bits "$bits"
 done
+for bits in 2 3 4 5 6; do
+    decodes --codec trellis --bits "$bits" --embed-bits "$((bits > 3 ? bits : 3))"
+done
+decodes --codec trellis --bits 7 # is gauss
+decodes --codec trellis --bits 4 --scale tensor --rotate off
+decodes --codec trellis --bits 2 --embed-bits 5 --pack entropy
 decodes --codec log --bits 9 --scale tensor --rotate off
 decodes --codec log --storage seed --embed-bits keep
 decodes --codec rational --storage f32 --embed-bits keep

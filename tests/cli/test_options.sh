@@ -19,14 +19,14 @@ says "did you mean 'seed'?"
 exits 2 "a misspelt dtype" qins export a b --dtype bf61
 says "did you mean 'bf16'?"
 exits 2 "a word that is near nothing gets the list" qins compress a b --codec zstd9
-says "takes gauss, log, rational, uniform, none or lossless, not 'zstd9'"
+says "takes gauss, log, rational, uniform, trellis, none or lossless, not 'zstd9'"
 exits 2 "an option that is near nothing" qins audit a --xyzzy
 says "unknown option '--xyzzy' (see 'qins audit --help')"
 exits 2 "chat is not there, and not suggested" qins chat a
 says "qins: unknown command 'chat' (see 'qins --help')"
 
 exits 2 "a number out of range" qins compress a b --bits 12
-says "option '--bits' takes a number from 3 to 9, not '12'"
+says "option '--bits' takes a number from 2 to 9, not '12'"
 exits 2 "a number with text behind it" qins run a -p x -n 12tokens
 says "not '12tokens'"
 exits 2 "not a number at all" qins run a -p x --temp nan
@@ -54,6 +54,8 @@ exits 2 "seed storage without the log codec" qins compress a b --storage seed
 exits 2 "f32 storage without the rational codec" qins compress a b --storage f32
 exits 2 "alpha without the rational codec" qins compress a b --alpha 2
 exits 2 "9 bits without the log codec" qins compress a b --bits 9
+exits 2 "2 bits without the trellis codec" qins compress a b --bits 2
+exits 1 "groups with the trellis codec" qins compress "$QINS_SOURCE/models/toy" "$work/groups" --codec trellis --scale group:32
 
 for goal in "--size 4G" "--max-kl 0.1"; do
     # shellcheck disable=SC2086 # option and value

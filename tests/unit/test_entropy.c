@@ -271,7 +271,7 @@ static void sizes_that_make_no_sense_are_refused(void **state) {
     (void)state;
     qins_coded_layout l;
     assert_false(qins_coded_plan(&l, QINS_CODED_PLANES, 4, 0, 513, 0));  /* no whole tiles */
-    assert_false(qins_coded_plan(&l, QINS_CODED_PLANES, 2, 0, 1024, 0)); /* no such width */
+    assert_false(qins_coded_plan(&l, QINS_CODED_PLANES, 1, 0, 1024, 0)); /* no such width */
     assert_false(qins_coded_plan(&l, QINS_CODED_NUMBERS, 3, 0, 3, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_NUMBERS, 2, 16, 2, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, 0, 0));

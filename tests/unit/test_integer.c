@@ -71,14 +71,17 @@ static void make_curved(trial *t) {
 
 static void make_matrix(trial *t, qins_integer_kind kind, fill f) {
     static uint16_t codes[QINS_PANEL_ROWS * MAX_COLS];
-    int limit = kind == QINS_INTEGER_8 ? QINS_INT8_ENTRY : QINS_INT16_ENTRY;
-    unsigned levels = 1u << t->bits;
+    int limit = kind == QINS_INTEGER_16 ? QINS_INT16_ENTRY : QINS_INT8_ENTRY;
+    unsigned codes_of_width = 1u << t->bits, levels = codes_of_width * (kind == QINS_INTEGER_TRELLIS ? 2 : 1);
     for (unsigned i = 0; i < levels; i++)
         t->entries[i] = (float)((int)(random_u32() % (unsigned)(2 * limit + 1)) - limit);
     t->entries[0] = (float)-limit;
     t->entries[levels - 1] = (float)limit;
     if (t->curved) make_curved(t);
-    qins_integer_table_make(&t->table, t->entries, t->bits);
+    if (kind == QINS_INTEGER_TRELLIS)
+        qins_integer_table_make_trellis(&t->table, t->entries, t->bits);
+    else
+        qins_integer_table_make(&t->table, t->entries, t->bits);
     if (t->table.kind != kind || t->table.curved != t->curved) {
         printf("%d bits: a table was taken for another kind\n", t->bits);
         failures++;
@@ -86,10 +89,24 @@ static void make_matrix(trial *t, qins_integer_kind kind, fill f) {
     t->panel_bytes = qins_n_tiles(t->n_cols) * qins_tile_bytes(t->bits);
     for (size_t p = 0; p < PANELS; p++) {
         for (size_t i = 0; i < QINS_PANEL_ROWS * t->n_cols; i++)
-            codes[i] = (uint16_t)(f == FILL_EXTREME ? (p == 0 ? 0 : levels - 1) : random_u32() % levels);
+            codes[i] =
+                (uint16_t)(f == FILL_EXTREME ? (p == 0 ? 0 : codes_of_width - 1) : random_u32() % codes_of_width);
         qins_pack_panel(codes, t->n_cols, QINS_PANEL_ROWS, t->n_cols, t->bits,
                         t->tiles + t->misalign + p * t->panel_bytes);
     }
+}
+
+/* Place in the table of a code; of the trellis as src/codec/trellis.c has it: the levels of steps t, and the lowest
+ * bits of steps t - 1 and t - 2, rows in the order 0, 8, 1, 9, .. */
+static unsigned place_of(const trial *t, const uint8_t *tile, size_t row, size_t col) {
+    unsigned code = qins_unpack_code(tile, t->bits, row, col), bits[2];
+    if (t->table.kind != QINS_INTEGER_TRELLIS) return code;
+    size_t step = row % 8 * 2 + row / 8;
+    for (size_t back = 1; back <= 2; back++) {
+        size_t earlier = (step + 16 - back) % 16;
+        bits[back - 1] = qins_unpack_code(tile, t->bits, earlier / 2 + earlier % 2 * 8, col) & 1u;
+    }
+    return 2 * (code ^ bits[1]) + bits[0];
 }
 
 static void make_expected(trial *t) {
@@ -102,7 +119,7 @@ static void make_expected(trial *t) {
                 t->tiles + t->misalign + row / QINS_PANEL_ROWS * t->panel_bytes + tile * qins_tile_bytes(t->bits);
             int entries[QINS_TILE_COLS];
             for (size_t k = 0; k < QINS_TILE_COLS; k++)
-                entries[k] = (int)t->entries[qins_unpack_code(p, t->bits, row % QINS_PANEL_ROWS, k)];
+                entries[k] = (int)t->entries[place_of(t, p, row % QINS_PANEL_ROWS, k)];
             for (size_t n = 0; n < t->n_tokens; n++) {
                 double sum = 0, unit = (double)q->units[n * q->n_spans + tile * QINS_TILE_COLS / QINS_SPAN_COLS];
                 for (size_t k = 0; k < QINS_TILE_COLS; k++)
@@ -190,8 +207,9 @@ static void run_trial(trial *t, qins_integer_kind kind, fill matrix, fill inputs
 static int test(void) {
     static trial t;
     int n = 0;
-    for (int bits = QINS_MIN_BITS; bits <= QINS_INTEGER_MAX_BITS; bits++)
-        for (int kind = QINS_INTEGER_8; kind <= QINS_INTEGER_16; kind++)
+    for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_INTEGER_MAX_BITS; bits++)
+        for (int kind = bits < QINS_MIN_BITS ? QINS_INTEGER_TRELLIS : QINS_INTEGER_8;
+             kind < (bits <= QINS_TRELLIS_MAX_BITS ? QINS_INTEGER_KINDS : QINS_INTEGER_TRELLIS); kind++)
             for (int i = 0; i < 16; i++, n++) {
                 t.bits = bits;
                 t.misalign = (size_t)i % 2;
@@ -258,15 +276,15 @@ static void bench_level(trial *t, const qins_cpu *cpu, qins_integer_kind kind) {
     printf("%-11s %d bits, %s: one vector %6.4f (%5.1f GB/s of codes), decode %6.4f, multiply %6.4f a token "
            "(%5.1f GMAC/s)\n",
            cpu->name, t->bits,
-           kind == QINS_INTEGER_8 ? "int8  "
-           : t->curved            ? "curved"
-                                  : "int16 ",
+           kind == QINS_INTEGER_8         ? "int8  "
+           : kind == QINS_INTEGER_TRELLIS ? "trellis"
+           : t->curved                    ? "curved"
+                                          : "int16 ",
            dot.ticks / weights, (double)t->panel_bytes * repeat / dot.seconds * 1e-9, decode.ticks / span,
            multiply.ticks / span / MULTIPLY_TOKENS, span * MULTIPLY_TOKENS / multiply.seconds * 1e-9);
 }
 
-static void bench_width(trial *t, const qins_cpu *cpu, int bits, bool curved) {
-    qins_integer_kind kind = bits <= 6 ? QINS_INTEGER_8 : QINS_INTEGER_16;
+static void bench_width(trial *t, const qins_cpu *cpu, int bits, qins_integer_kind kind, bool curved) {
     t->bits = bits;
     t->curved = curved;
     t->n_cols = MAX_COLS;
@@ -284,9 +302,11 @@ static void bench(void) {
     size_t n_cpus = qins_all_cpus(cpus, MAX_LEVELS);
     printf("cycles of the time stamp counter (or ns) a weight, from cache\n");
     for (size_t i = 0; i < n_cpus; i++)
-        for (int bits = QINS_MIN_BITS; bits <= QINS_INTEGER_MAX_BITS && cpus[i]->integer != NULL; bits++) {
-            bench_width(&t, cpus[i], bits, false);
-            if (bits >= 7) bench_width(&t, cpus[i], bits, true);
+        for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_INTEGER_MAX_BITS && cpus[i]->integer != NULL; bits++) {
+            if (bits >= QINS_MIN_BITS)
+                bench_width(&t, cpus[i], bits, bits <= 6 ? QINS_INTEGER_8 : QINS_INTEGER_16, false);
+            if (bits >= 7) bench_width(&t, cpus[i], bits, QINS_INTEGER_16, true);
+            if (bits <= QINS_TRELLIS_MAX_BITS) bench_width(&t, cpus[i], bits, QINS_INTEGER_TRELLIS, false);
         }
 }
 
