@@ -20,6 +20,7 @@ typedef struct codec_row {
     bool entropy_coded; /* to what the width takes in a file */
 } codec_row;
 
+#define TRELLIS .codec = QINS_CODEC_TRELLIS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
 #define UNIFORM .codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
 
 /* Of rows with one name all are swept. The embedding stays as it is, so that the rate is that of what is compared. */
@@ -31,6 +32,8 @@ static const codec_row codec_rows[] = {
      0,
      CALIBRATED,
      false},
+    {"trellis", "trellis", {TRELLIS}, 0, ALWAYS, false},
+    {"trellis", "trellis, calibrated", {TRELLIS}, 0, CALIBRATED, false},
     {"uniform",
      "uniform",
      {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
@@ -64,11 +67,12 @@ static const codec_row codec_rows[] = {
     {"sparse", "a fifth zeros, by loss", {UNIFORM, .sparsity = 0.2}, 0, CALIBRATED, true},
     {"sparse", "2:4 zeros, by loss", {UNIFORM, .sparsity = 0.5, .sparse_group = 4}, 0, CALIBRATED, true},
 };
-static const char *const codec_names[] = {"gauss", "uniform", "rational", "log", "original", "entropy", "sparse", NULL};
+static const char *const codec_names[] = {"gauss",    "trellis", "uniform", "rational", "log",
+                                          "original", "entropy", "sparse",  NULL};
 enum { N_ROWS = sizeof codec_rows / sizeof *codec_rows, MIN_BITS = 3, MAX_BITS = 8, MAX_POINTS = N_ROWS * MAX_BITS };
 /* What scales add to a fixed width, about; and the widest that is entropy-coded. */
 static const double SCALE_BITS = 0.05;
-enum { MAX_FILE_BITS = 6 };
+enum { MAX_FILE_BITS = 6, MAX_TRELLIS_BITS = 6 };
 
 typedef struct sweep_arguments {
     common_options common;
@@ -124,6 +128,7 @@ static size_t make_requests(const sweep_arguments *a, qins_sweep_request *reques
             int fixed = codec_rows[row].bits;
             if (fixed != 0 ? bits != fixed : (a->bits >> bits & 1) == 0) continue;
             if (codec_rows[row].entropy_coded && bits > MAX_FILE_BITS) continue;
+            if (codec_rows[row].encode.codec == QINS_CODEC_TRELLIS && bits > MAX_TRELLIS_BITS) continue; /* is gauss */
             qins_sweep_request *r = &requests[n++];
             r->series = codec_rows[row].series;
             qins_compress_defaults(&r->compress);
@@ -269,7 +274,7 @@ int command_sweep(int argc, char **argv) {
          .value_name = "LIST",
          .choices = codec_names,
          .parse = parse_codecs,
-         .expects = "some of gauss,uniform,rational,log,original,entropy,sparse",
+         .expects = "some of gauss,trellis,uniform,rational,log,original,entropy,sparse",
          .help = "codecs to try, with commas; 'original' are the two as first published, 'entropy' and 'sparse' "
                  "uniform codes for an entropy coder that take as much in the file as a width, up to 6 (default: all)"},
         {.name = "bits",
