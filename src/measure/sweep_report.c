@@ -123,8 +123,16 @@ static qins_chart_series bound_series(const report *r, const char *name, double 
  * they take in the file. */
 typedef enum chart_kind { FIXED_WIDTHS, FILES } chart_kind;
 
-static bool is_in(const series *s, chart_kind kind) {
-    return kind == FIXED_WIDTHS ? !s->entropy_coded : s->entropy_coded || strcmp(s->points[0]->codec, "gauss") == 0;
+static bool has_codec(const report *r, const char *codec) {
+    for (size_t i = 0; i < r->sweep->info.n_points; i++)
+        if (strcmp(r->sweep->points[i].codec, codec) == 0) return true;
+    return false;
+}
+
+static bool is_in(const report *r, const series *s, chart_kind kind) {
+    if (kind == FIXED_WIDTHS) return !s->entropy_coded;
+    const char *best = has_codec(r, "trellis") ? "trellis" : "gauss";
+    return s->entropy_coded || strcmp(s->points[0]->codec, best) == 0;
 }
 
 typedef struct rate_chart {
@@ -145,7 +153,7 @@ static void add_rate_chart(report *r, const rate_chart *c) {
     }
     size_t n_drawn = 0;
     for (size_t s = 0, at = 0; s < r->n_series; at += r->series[s].n_points, s++) {
-        if (!is_in(&r->series[s], c->kind)) continue;
+        if (!is_in(r, &r->series[s], c->kind)) continue;
         for (size_t i = 0; i < r->series[s].n_points; i++) {
             const qins_sweep_point *p = r->series[s].points[i];
             double rate = c->kind == FILES ? p->file_bpw : p->bpw, x = rate <= MOST_CHARTED_BPW ? rate : NAN;
