@@ -27,6 +27,7 @@ TYPES = "Q2_K,IQ3_XXS,Q3_K,IQ3_S,IQ4_XS,IQ4_NL,Q4_0,Q4_K,Q5_K,Q6_K,Q8_0"
 PARTS = "types,whole,nearest,feedback,bars,max-kl,self,size"
 LINEARS = ["--embed-bits", "keep"]
 CALIBRATED = ["--calibrate", "{calibration}"]
+TRELLIS = ["--codec", "trellis"]
 # (name of the class, bits a weight, peers of the class, at most this share of the best peer's KL)
 BARS = [
     ("3.0 beside 3.44", 3.0, ("Q3_K", "IQ3_S"), 0.65),
@@ -83,13 +84,17 @@ def feedback_table(bench):
 
 
 def bars_table(bench):
-    """qins at the rate of each peer, and the ratio of the divergences."""
-    lines = ["### qins at the peers' rates, linears only", "",
+    """qins at the rate of each peer, with both codecs, and the ratio of the divergences."""
+    return rates_table(bench, "`--codec trellis`", TRELLIS) + [""] + rates_table(bench, "the default codec, gauss", [])
+
+
+def rates_table(bench, name, codec):
+    lines = [f"### qins at the peers' rates, linears only, {name}", "",
              "| class | best peer | its KL | `--bpw` | bits a weight | KL | ratio | bar | KL, tales | ratio, tales |", "|---|---|---|---|---|---|---|---|---|---|"]
     for name, bpw, kinds, bar in BARS:
         peers = [(kind, bench.type_row(kind, True)) for kind in kinds]
         peers = [(kind, row) for kind, row in peers if row is not None]
-        row = bench.qins_row(["--bpw", bpw, *CALIBRATED, *LINEARS])
+        row = bench.qins_row([*codec, "--bpw", bpw, *CALIBRATED, *LINEARS])
         if not peers or row is None:
             continue
         kind, peer = min(peers, key=lambda pair: pair[1]["wikitext"]["kl_mean"])
@@ -101,9 +106,9 @@ def bars_table(bench):
 
 def max_kl_table(bench):
     """What was asked for and what came out."""
-    lines = ["### `--max-kl`: asked and measured, linears only", "", "| asked | bits a weight | KL | of what was asked | KL, tales | KL, code |", "|---|---|---|---|---|---|"]
+    lines = ["### `--max-kl`: asked and measured, `--codec trellis`, linears only", "", "| asked | bits a weight | KL | of what was asked | KL, tales | KL, code |", "|---|---|---|---|---|---|"]
     for asked in MOST_LOST:
-        row = bench.qins_row(["--max-kl", asked, *CALIBRATED, *LINEARS], ("wikitext", "tales", "code"))
+        row = bench.qins_row([*TRELLIS, "--max-kl", asked, *CALIBRATED, *LINEARS], ("wikitext", "tales", "code"))
         if row is not None:
             kl = row["wikitext"]["kl_mean"]
             lines.append(f"| {asked} | {row['bpw']:.3f} | {kl:.5f} | {100 * kl / asked:.0f} % | {row['tales']['kl_mean']:.5f} | {row['code']['kl_mean']:.5f} |")
@@ -112,10 +117,10 @@ def max_kl_table(bench):
 
 def self_table(bench):
     """Calibration on different texts, each scored on all."""
-    lines = ["### Calibration text, `--bpw 4.25`, linears only", "", "| `--calibrate` | KL, WikiText-2 | KL, tales | KL, code |", "|---|---|---|---|"]
+    lines = ["### Calibration text, `--codec trellis --bpw 4.25`, linears only", "", "| `--calibrate` | KL, WikiText-2 | KL, tales | KL, code |", "|---|---|---|---|"]
     sources = [("WikiText-2", "{calibration}"), ("self", "self"), ("tales (training part)", str(Path(bench.args.tales).parent / "train.txt"))]
     for name, source in sources:
-        row = bench.qins_row(["--bpw", 4.25, "--calibrate", source, *LINEARS], ("wikitext", "tales", "code"))
+        row = bench.qins_row([*TRELLIS, "--bpw", 4.25, "--calibrate", source, *LINEARS], ("wikitext", "tales", "code"))
         if row is not None:
             lines.append(f"| {name} | " + " | ".join(f"{row[text]['kl_mean']:.5f}" for text in ("wikitext", "tales", "code")) + " |")
     return lines
@@ -131,7 +136,7 @@ def whole_table(bench):
                 lines.append(f"| {recipe}{' with importance matrix' if with_importance else ''} | {'the recipe, tiled' if tiled else 'llama.cpp, its file'} "
                              f"| {row['bpw']:.3f} | {row['bytes']:,} | {scores(row)} |")
             if row is not None and "size" in bench.args.parts and with_importance:
-                own = bench.qins_row(["--size", row.get("file_bytes", row["bytes"]), *CALIBRATED])
+                own = bench.qins_row([*TRELLIS, "--size", row.get("file_bytes", row["bytes"]), *CALIBRATED])
                 if own is not None:
                     ratio = own["wikitext"]["kl_mean"] / row["wikitext"]["kl_mean"]
                     lines.append(f"| `--size` of the row above: {ratio:.3f} x its KL | qins | {8 * own['bytes'] * row['bpw'] / (8 * row['bytes']):.3f} "
@@ -150,7 +155,8 @@ def chart(bench):
               "llama.cpp, importance matrix": [(kind, bench.type_row(kind, True)) for kind in TYPES.split(",")],
               "qins, nearest": [("", bench.qins_row(["--bits", bits, "--calibrate", "none", *LINEARS])) for bits in range(3, 9)],
               "qins, calibrated": [("", bench.qins_row(["--bits", bits, *CALIBRATED, *LINEARS])) for bits in range(3, 9)],
-              "qins, calibrated and allocated": [("", bench.qins_row(["--bpw", bpw, *CALIBRATED, *LINEARS])) for _, bpw, _, _ in BARS]}
+              "qins, calibrated and allocated": [("", bench.qins_row(["--bpw", bpw, *CALIBRATED, *LINEARS])) for _, bpw, _, _ in BARS],
+              "the same, codec trellis": [("", bench.qins_row([*TRELLIS, "--bpw", bpw, *CALIBRATED, *LINEARS])) for _, bpw, _, _ in BARS]}
     return rate_figure({name: [(row["bpw"], row["wikitext"]["kl_mean"], label) for label, row in rows if row] for name, rows in series.items()})
 
 
