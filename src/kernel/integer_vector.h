@@ -46,13 +46,6 @@ INLINE void fold_part(float *out, vi sums, int32_t offset, float unit, unsigned 
     store_f(p, multiply_add(load_f(p), sums, unit));
 }
 
-/* Blocks first + i of a tile, unrolled so far that shifts are constants: all of them, or the longest period of a plane.
- * With all of them the trellis takes compilers minutes. */
-#define EACH_BLOCK(trellis)                                                                                            \
-    for (unsigned first = 0, period = trellis ? 4 : BLOCKS; first < BLOCKS; first += period)                           \
-        UNROLL(16)                                                                                                     \
-    for (unsigned i = 0; i < period; i++)
-
 INLINE vi entries_8(const table_8 *tables, const uint8_t *tile, int bits, bool trellis, unsigned block, unsigned part) {
     return trellis ? look_up_trellis(tables, tile, bits, block, part) : look_up_8(tables, tile, bits, block, part);
 }
@@ -68,10 +61,10 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, bool trellis, const table_
         high[0][part] = high[1][part] = low[0][part] = low[1][part] = zero();
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits), x += 2 * QINS_TILE_COLS) {
         prefetch_tile(tile, bits);
-        EACH_BLOCK(trellis)
-        UNROLL(4)
+        UNROLL(16)
+        for (unsigned block = 0; block < BLOCKS; block++)
+            UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
-            unsigned block = first + i;
             vi w = entries_8(tables, tile, bits, trellis, block, part);
             high[block % 2][part] = dot_bytes(high[block % 2][part], w, x + 4 * block);
             low[block % 2][part] = dot_bytes(low[block % 2][part], w, x + QINS_TILE_COLS + 4 * block);
@@ -90,10 +83,10 @@ INLINE void dot_span_8(const uint8_t *tile, int bits, bool trellis, const table_
         sum[part][0] = sum[part][1] = zero();
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits), x += QINS_TILE_COLS) {
         prefetch_tile(tile, bits);
-        EACH_BLOCK(trellis)
-        UNROLL(4)
+        UNROLL(16)
+        for (unsigned block = 0; block < BLOCKS; block++)
+            UNROLL(4)
         for (unsigned part = 0; part < PARTS; part++) {
-            unsigned block = first + i;
             vi w[WORDS];
             widen(entries_8(tables, tile, bits, trellis, block, part), w);
             sum[part][0] = dot_words(sum[part][0], w[0], x + 4 * block);
@@ -162,10 +155,10 @@ INLINE void decode_8(const uint8_t *tile, int bits, bool trellis, const qins_int
                      uint8_t *out) {
     const table_8 tables = load_table_8(table, bits + trellis);
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tile += qins_tile_bytes(bits))
-        EACH_BLOCK(trellis)
-    UNROLL(4)
+        UNROLL(16)
+    for (unsigned block = 0; block < BLOCKS; block++)
+        UNROLL(4)
     for (unsigned part = 0; part < PARTS; part++) {
-        unsigned block = first + i;
         vi w = entries_8(&tables, tile, bits, trellis, block, part);
 #if HALVES
         store(out, w);
