@@ -62,16 +62,28 @@ static void add_products(float *x, const float *weights, size_t n, size_t dims, 
 }
 
 /* How much the error of a score changes the attention, p (1 - p), by key and by query. probabilities: [n][n], a query a
- * row. The first keys are not coded. */
+ * row, which sees no key after its own. The first keys are not coded. */
 static void weigh(const float *probabilities, size_t n, float *by_key, float *by_query) {
+    enum { LANES = 16 };
     memset(by_key, 0, n * sizeof *by_key);
     for (size_t q = 0; q < n; q++) {
-        by_query[q] = 0;
-        for (size_t t = QINS_KV_SINKS; t < n; t++) {
-            float p = probabilities[q * n + t], weight = p * (1 - p);
+        const float *row = probabilities + q * n;
+        float sums[LANES] = {0}, sum = 0;
+        size_t t = QINS_KV_SINKS;
+        for (; t + LANES <= q + 1; t += LANES)
+            for (size_t i = 0; i < LANES; i++) {
+                float weight = row[t + i] * (1 - row[t + i]);
+                by_key[t + i] += weight;
+                sums[i] += weight;
+            }
+        for (; t <= q; t++) {
+            float weight = row[t] * (1 - row[t]);
             by_key[t] += weight;
-            by_query[q] += weight;
+            sum += weight;
         }
+        for (size_t i = 0; i < LANES; i++)
+            sum += sums[i];
+        by_query[q] = sum;
     }
 }
 
