@@ -474,14 +474,14 @@ typedef struct qins_interval {
 } qins_interval;
 
 typedef struct qins_greedy_result {
-    const char *kind;         /* of a built-in prompt: "facts", "code" ...; NULL for the caller's */
-    size_t matched, of;       /* free-running greedy tokens equal to the reference, up to the first divergence */
-    size_t first_divergence;  /* == of when there is none */
-    int32_t ref_token, token; /* at the divergence, -1 without one */
+    const char *kind;            /* of a built-in prompt: "facts", "code" ...; NULL for the caller's */
+    size_t matched, of;          /* free-running greedy tokens equal to the reference, up to the first divergence */
+    size_t first_divergence;     /* == of when there is none */
+    int32_t ref_token, token;    /* at the divergence, -1 without one */
     char ref_text[32], text[32]; /* their text as far as it fits, valid UTF-8: U+FFFD for part of a character */
-    double ref_margin;        /* reference logit of its token minus that of the other, at the divergence */
-    size_t agreed;            /* teacher-forced: of the `of` tokens of the reference, how many the model would have
-                                 taken after the reference's own beginning */
+    double ref_margin;           /* reference logit of its token minus that of the other, at the divergence */
+    size_t agreed;               /* teacher-forced: of the `of` tokens of the reference, how many the model would have
+                                    taken after the reference's own beginning */
 } qins_greedy_result;
 
 /* Positions with from..to tokens of context, themselves included. */
