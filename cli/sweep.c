@@ -20,33 +20,17 @@ typedef struct codec_row {
     bool entropy_coded; /* to what the width takes in a file */
 } codec_row;
 
-#define TRELLIS .codec = QINS_CODEC_TRELLIS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
-#define UNIFORM .codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
+#define PACKED(name) .codec = QINS_CODEC_##name, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO
 
 /* Of rows with one name all are swept. The embedding stays as it is, so that the rate is that of what is compared. */
 static const codec_row codec_rows[] = {
-    {"gauss", "gauss", {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, ALWAYS, false},
-    {"gauss",
-     "gauss, calibrated",
-     {.codec = QINS_CODEC_GAUSS, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
-     0,
-     CALIBRATED,
-     false},
-    {"trellis", "trellis", {TRELLIS}, 0, ALWAYS, false},
-    {"trellis", "trellis, calibrated", {TRELLIS}, 0, CALIBRATED, false},
-    {"uniform",
-     "uniform",
-     {.codec = QINS_CODEC_UNIFORM, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
-     0,
-     ALWAYS,
-     false},
-    {"rational",
-     "rational",
-     {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO},
-     0,
-     ALWAYS,
-     false},
-    {"log", "log", {.codec = QINS_CODEC_LOG, .rotate = QINS_AUTO, .scale = QINS_SCALE_AUTO}, 0, ALWAYS, false},
+    {"gauss", "gauss", {PACKED(GAUSS)}, 0, ALWAYS, false},
+    {"gauss", "gauss, calibrated", {PACKED(GAUSS)}, 0, CALIBRATED, false},
+    {"trellis", "trellis", {PACKED(TRELLIS)}, 0, ALWAYS, false},
+    {"trellis", "trellis, calibrated", {PACKED(TRELLIS)}, 0, CALIBRATED, false},
+    {"uniform", "uniform", {PACKED(UNIFORM)}, 0, ALWAYS, false},
+    {"rational", "rational", {PACKED(RATIONAL)}, 0, ALWAYS, false},
+    {"log", "log", {PACKED(LOG)}, 0, ALWAYS, false},
     {"original",
      "rational, original: alpha = 1",
      {.codec = QINS_CODEC_RATIONAL, .rotate = QINS_OFF, .scale = QINS_SCALE_TENSOR, .alpha = 1},
@@ -59,13 +43,18 @@ static const codec_row codec_rows[] = {
      8,
      ALWAYS,
      false},
-    {"entropy", "entropy-coded", {UNIFORM}, 0, NOT_CALIBRATED, true},
-    {"entropy", "entropy-coded, calibrated", {UNIFORM}, 0, CALIBRATED, true},
-    {"sparse", "half zeros", {UNIFORM, .sparsity = 0.5}, 0, NOT_CALIBRATED, true},
-    {"sparse", "half zeros, by loss", {UNIFORM, .sparsity = 0.5}, 0, CALIBRATED, true},
-    {"sparse", "half zeros, by magnitude", {UNIFORM, .sparsity = 0.5, .prune_by_magnitude = true}, 0, CALIBRATED, true},
-    {"sparse", "a fifth zeros, by loss", {UNIFORM, .sparsity = 0.2}, 0, CALIBRATED, true},
-    {"sparse", "2:4 zeros, by loss", {UNIFORM, .sparsity = 0.5, .sparse_group = 4}, 0, CALIBRATED, true},
+    {"entropy", "entropy-coded", {PACKED(UNIFORM)}, 0, NOT_CALIBRATED, true},
+    {"entropy", "entropy-coded, calibrated", {PACKED(UNIFORM)}, 0, CALIBRATED, true},
+    {"sparse", "half zeros", {PACKED(UNIFORM), .sparsity = 0.5}, 0, NOT_CALIBRATED, true},
+    {"sparse", "half zeros, by loss", {PACKED(UNIFORM), .sparsity = 0.5}, 0, CALIBRATED, true},
+    {"sparse",
+     "half zeros, by magnitude",
+     {PACKED(UNIFORM), .sparsity = 0.5, .prune_by_magnitude = true},
+     0,
+     CALIBRATED,
+     true},
+    {"sparse", "a fifth zeros, by loss", {PACKED(UNIFORM), .sparsity = 0.2}, 0, CALIBRATED, true},
+    {"sparse", "2:4 zeros, by loss", {PACKED(UNIFORM), .sparsity = 0.5, .sparse_group = 4}, 0, CALIBRATED, true},
 };
 static const char *const codec_names[] = {"gauss",    "trellis", "uniform", "rational", "log",
                                           "original", "entropy", "sparse",  NULL};

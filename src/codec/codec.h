@@ -17,7 +17,10 @@ enum {
     QINS_CELLS = 1024,    /* of a sorted table's range: narrower than the distance of its levels */
     QINS_PANEL_ROWS = 16, /* rows a panel: 32-bit lanes of a 512-bit register */
     QINS_TILE_COLS = 64,  /* columns a tile: an AMX tile of int8, and what K is padded to */
-    QINS_TILE_CODES = QINS_PANEL_ROWS * QINS_TILE_COLS
+    QINS_TILE_CODES = QINS_PANEL_ROWS * QINS_TILE_COLS,
+    QINS_TRELLIS_MIN_BITS = 2,
+    QINS_TRELLIS_MAX_BITS = 6,
+    QINS_MAX_TRELLIS_LEVELS = 2 << QINS_TRELLIS_MAX_BITS
 };
 
 /* Alpha outside would overflow the FP32 table (largest entry 254/alpha) or round to zero in the file. */
@@ -48,6 +51,11 @@ static inline bool qins_codec_is_uniform(qins_codec codec) {
 /* Its table depends on the width alone. */
 static inline bool qins_codec_has_fixed_table(qins_codec codec) {
     return codec == QINS_CODEC_GAUSS || codec == QINS_CODEC_TRELLIS || qins_codec_is_uniform(codec);
+}
+
+/* Smallest width of a packed code. */
+static inline int qins_codec_min_bits(qins_codec codec) {
+    return codec == QINS_CODEC_TRELLIS ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
 }
 
 const char *qins_codec_name(qins_codec codec);
@@ -93,7 +101,6 @@ double qins_normal_quantile(double p);
 /* trellis.c: a code chooses among half of a table of twice as many levels, and the lowest bits of the codes of the two
  * rows before it, in the same column, choose which half. The rows of a panel form a ring: 0, 8, 1, 9, .. 7, 15, and 0
  * again, so that the one before, and the one before that, are found by moving lanes of registers of any width. */
-enum { QINS_TRELLIS_MIN_BITS = 2, QINS_TRELLIS_MAX_BITS = 6, QINS_MAX_TRELLIS_LEVELS = 2 << QINS_TRELLIS_MAX_BITS };
 void qins_trellis_codebook(qins_codebook *book, int bits);
 /* Mean squared error of N(0,1) at its best scale, as tools/make_trellis.py measured it. */
 double qins_trellis_error(int bits);
@@ -222,6 +229,12 @@ static inline size_t qins_n_tiles(size_t n_cols) {
 void qins_pack_panel(const uint16_t *codes, size_t ld, size_t n_rows, size_t n_cols, int bits, uint8_t *out);
 /* The specification of unpacking, one code at a time: row in 0..15, column within the tile. */
 unsigned qins_unpack_code(const uint8_t *tile, int bits, size_t row, size_t col);
+/* Place in the table of a code of the trellis. */
+static inline unsigned qins_trellis_unpack(const uint8_t *tile, int bits, size_t row, size_t col) {
+    return qins_trellis_place(qins_unpack_code(tile, bits, row, col),
+                              qins_unpack_code(tile, bits, qins_ring_before(row), col),
+                              qins_unpack_code(tile, bits, qins_ring_before_that(row), col));
+}
 /* What an entropy coder takes for a symbol: up to 4 bits two codes in a byte, lanes of blocks 2i and 2i+1 as low and
  * high nibble (512 symbols a tile); above that the low 8 bits of a code in the order of the byte plane (1,024). */
 size_t qins_tile_symbols(int bits);

@@ -43,7 +43,7 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
         return qins_fail(err, QINS_ERR_ARGUMENT, "unknown codec (%d), storage (%d) or scale (%d)", (int)o->codec,
                          (int)o->storage, (int)o->scale);
     if (o->codec == QINS_CODEC_NONE) return QINS_OK;
-    int min_bits = o->codec == QINS_CODEC_TRELLIS ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+    int min_bits = qins_codec_min_bits(o->codec);
     if (o->codec == QINS_CODEC_TRELLIS) max_bits = QINS_TRELLIS_MAX_BITS;
     if (packed && (o->bits < min_bits || o->bits > max_bits))
         return qins_fail(err, QINS_ERR_ARGUMENT, "bits: codec %s takes %d to %d, not %d", codec, min_bits, max_bits,

@@ -58,8 +58,12 @@ typedef struct qins_integer_table {
 
 /* The integers of a table of 2^bits floats, if they are that. */
 void qins_integer_table_make(qins_integer_table *table, const float *entries, int bits);
-/* The same of the 2^(bits+1) floats of a trellis. Entry of place p goes to index p/2 + 2^bits * (p % 2), which is a
- * code with its lowest bit changed by the row before the one before, and the lowest bit of the row before on top. */
+/* Where the entry of a place of the trellis' table (codec.h) lies in the kernels': a code with its lowest bit changed
+ * by the row before the one before, and the lowest bit of the row before on top. */
+static inline unsigned qins_trellis_index(unsigned place, int bits) {
+    return place / 2 | (place % 2) << bits;
+}
+/* The same of the 2^(bits+1) floats of a trellis, by qins_trellis_index. */
 void qins_integer_table_make_trellis(qins_integer_table *table, const float *entries, int bits);
 
 static inline int qins_integer_entry(const qins_integer_table *t, unsigned code) {

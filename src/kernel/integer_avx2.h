@@ -88,13 +88,14 @@ static inline vi bytes_of(int value) {
 static inline __attribute__((always_inline)) vi nibbles(const uint8_t *plane, unsigned block, unsigned part) {
     return _mm256_and_si256(shift_right(load(plane + 64 * (block / 2) + V * part), 4 * (block % 2)), bytes_of(0x0f));
 }
+/* Bit `from` of each byte at bit `to`; others are garbage. */
+static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
+    return from > to ? _mm256_srli_epi32(v, (int)(from - to)) : from < to ? _mm256_slli_epi32(v, (int)(to - from)) : v;
+}
 /* The two bits of the block, moved to bit `to` of each byte; others are garbage. */
 static inline __attribute__((always_inline)) vi pairs(const uint8_t *plane, unsigned block, unsigned part,
                                                       unsigned to) {
-    vi four = load(plane + 64 * (block / 4) + V * part);
-    unsigned from = 2 * (block % 4);
-    if (from > to) return _mm256_srli_epi32(four, (int)(from - to));
-    return from < to ? _mm256_slli_epi32(four, (int)(to - from)) : four;
+    return move_bit(load(plane + 64 * (block / 4) + V * part), 2 * (block % 4), to);
 }
 static inline __attribute__((always_inline)) vi codes(const uint8_t *tile, int bits, unsigned block, unsigned part) {
     if (bits == 8) return load(tile + 64 * block + V * part);
@@ -213,10 +214,6 @@ static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, cons
  * in the other part. */
 static inline vi rotate_rows(vi rows) {
     return _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6));
-}
-/* Bit `from` of each byte at bit `to`; others are garbage. */
-static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
-    return from > to ? _mm256_srli_epi32(v, (int)(from - to)) : from < to ? _mm256_slli_epi32(v, (int)(to - from)) : v;
 }
 static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *table, const uint8_t *tile, int bits,
                                                                 unsigned block, unsigned part) {

@@ -74,12 +74,13 @@ static inline vi nibbles(const uint8_t *plane, unsigned block) {
     vi two = load(plane + 64 * (block / 2));
     return block % 2 == 0 ? two : _mm512_srli_epi32(two, 4);
 }
+/* Bit `from` of each byte at bit `to`; others are garbage. */
+static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
+    return from > to ? _mm512_srli_epi32(v, from - to) : from < to ? _mm512_slli_epi32(v, to - from) : v;
+}
 /* The two bits of the block, moved to bit `to` of each byte; others are garbage. */
 static inline __attribute__((always_inline)) vi pairs(const uint8_t *plane, unsigned block, unsigned to) {
-    vi four = load(plane + 64 * (block / 4));
-    unsigned from = 2 * (block % 4);
-    if (from > to) return _mm512_srli_epi32(four, from - to);
-    return from < to ? _mm512_slli_epi32(four, to - from) : four;
+    return move_bit(load(plane + 64 * (block / 4)), 2 * (block % 4), to);
 }
 #if VBMI
 static const uint8_t lane_numbers[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
@@ -182,10 +183,6 @@ static inline vi row_before(vi rows) {
 static inline vi row_before_that(vi rows) {
     const vi from = _mm512_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14);
     return _mm512_permutexvar_epi32(from, rows);
-}
-/* Bit `from` of each byte at bit `to`; others are garbage. */
-static inline __attribute__((always_inline)) vi move_bit(vi v, unsigned from, unsigned to) {
-    return from > to ? _mm512_srli_epi32(v, from - to) : from < to ? _mm512_slli_epi32(v, to - from) : v;
 }
 /* Index into a table of bits + 1: the code with its lowest bit changed, and on top the bit of the row before. */
 static inline __attribute__((always_inline)) vi trellis_index(const uint8_t *tile, int bits, unsigned block) {

@@ -5,12 +5,8 @@
 static int entry_at(const uint8_t *tiles, int bits, const qins_integer_table *table, size_t row, size_t k) {
     const uint8_t *tile = tiles + k / QINS_TILE_COLS * qins_tile_bytes(bits);
     size_t col = k % QINS_TILE_COLS;
-    unsigned code = qins_unpack_code(tile, bits, row, col);
-    if (table->kind == QINS_INTEGER_TRELLIS) {
-        code ^= qins_unpack_code(tile, bits, qins_ring_before_that(row), col) & 1u;
-        code |= (qins_unpack_code(tile, bits, qins_ring_before(row), col) & 1u) << bits;
-    }
-    return qins_integer_entry(table, code);
+    if (table->kind != QINS_INTEGER_TRELLIS) return qins_integer_entry(table, qins_unpack_code(tile, bits, row, col));
+    return qins_integer_entry(table, qins_trellis_index(qins_trellis_unpack(tile, bits, row, col), bits));
 }
 
 static void dot(const uint8_t *tiles, int bits, const qins_integer_table *table, const qins_quantised *x, size_t t,

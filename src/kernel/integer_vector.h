@@ -333,23 +333,17 @@ static void multiply_16(const void *decoded, size_t n_panels, size_t n_cols, con
 #define MULTIPLY_16 multiply_16
 #endif
 
-#define WIDTH_8(bits)                                                                                                  \
-    static void dot_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,         \
-                               size_t t, float *out) {                                                                 \
-        dot_8(tiles, bits, false, table, x, t, out);                                                                   \
+#define WIDTH_BYTES(bits, kind, trellis)                                                                               \
+    static void dot_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,    \
+                                    size_t t, float *out) {                                                            \
+        dot_8(tiles, bits, trellis, table, x, t, out);                                                                 \
     }                                                                                                                  \
-    static void decode_##bits##_8(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols, void *out) {   \
-        decode_8(tiles, bits, false, table, n_cols, out);                                                              \
+    static void decode_##bits##_##kind(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols,           \
+                                       void *out) {                                                                    \
+        decode_8(tiles, bits, trellis, table, n_cols, out);                                                            \
     }
-#define WIDTH_TRELLIS(bits)                                                                                            \
-    static void dot_##bits##_trellis(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,   \
-                                     size_t t, float *out) {                                                           \
-        dot_8(tiles, bits, true, table, x, t, out);                                                                    \
-    }                                                                                                                  \
-    static void decode_##bits##_trellis(const uint8_t *tiles, const qins_integer_table *table, size_t n_cols,          \
-                                        void *out) {                                                                   \
-        decode_8(tiles, bits, true, table, n_cols, out);                                                               \
-    }
+#define WIDTH_8(bits)       WIDTH_BYTES(bits, 8, false)
+#define WIDTH_TRELLIS(bits) WIDTH_BYTES(bits, trellis, true)
 /* Both ways to look up: decided once a call. */
 #define WIDTH_16(bits)                                                                                                 \
     static void dot_##bits##_16(const uint8_t *tiles, const qins_integer_table *table, const qins_quantised *x,        \

@@ -251,10 +251,7 @@ static void decode_packed_row(const qins_matrix *m, size_t row, float *dst) {
     for (size_t k = 0; k < m->n_cols; k++) {
         const uint8_t *tile = tiles + k / QINS_TILE_COLS * qins_tile_bytes(m->bits);
         float scale = m->scale == QINS_SCALE_GROUP ? group_scales(m, panel, k)[lane] : row_scale(m, row);
-        unsigned code = qins_unpack_code(tile, m->bits, lane, k % QINS_TILE_COLS);
-        if (m->trellis)
-            code = qins_trellis_place(code, qins_unpack_code(tile, m->bits, qins_ring_before(lane), k % QINS_TILE_COLS),
-                                      qins_unpack_code(tile, m->bits, qins_ring_before_that(lane), k % QINS_TILE_COLS));
+        unsigned code = (m->trellis ? qins_trellis_unpack : qins_unpack_code)(tile, m->bits, lane, k % QINS_TILE_COLS);
         dst[k] = scale * m->table[code];
     }
 }

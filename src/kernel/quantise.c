@@ -50,11 +50,10 @@ void qins_integer_table_make(qins_integer_table *table, const float *entries, in
 
 void qins_integer_table_make_trellis(qins_integer_table *table, const float *entries, int bits) {
     float by_index[QINS_MAX_TRELLIS_LEVELS];
-    size_t n = (size_t)1 << bits;
     *table = (qins_integer_table){.kind = QINS_INTEGER_NONE};
     if (bits > QINS_TRELLIS_MAX_BITS) return;
-    for (size_t p = 0; p < 2 * n; p++)
-        by_index[p / 2 + n * (p % 2)] = entries[p];
+    for (unsigned place = 0; place < 2u << bits; place++)
+        by_index[qins_trellis_index(place, bits)] = entries[place];
     qins_integer_table_make(table, by_index, bits + 1);
     table->kind = table->kind == QINS_INTEGER_8 ? QINS_INTEGER_TRELLIS : QINS_INTEGER_NONE;
 }

@@ -60,7 +60,7 @@ qins_codec qins_plan_codec(const qins_plan_item *item, int bits) {
 }
 
 int qins_plan_min_bits(const qins_plan_item *item) {
-    return item->trellis ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+    return qins_codec_min_bits(item->trellis ? QINS_CODEC_TRELLIS : item->options.codec);
 }
 
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
@@ -118,7 +118,6 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     }
     item->encode = true;
     item->trellis = item->options.codec == QINS_CODEC_TRELLIS;
-    item->options.codec = qins_plan_codec(item, item->options.bits);
     status = qins_encode_resolve(&item->options, err);
     if (status == QINS_OK) status = qins_plan_set_bits(item, item->options.bits, err);
     return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
@@ -172,7 +171,7 @@ static double bpw_at(const qins_plan *plan, int bits) {
 static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
     double bpw = o->bpw;
     if (bpw <= 0 || o->linear.codec == QINS_CODEC_NONE || o->calibrate != NULL) return QINS_OK;
-    int bits = 8, least = o->linear.codec == QINS_CODEC_TRELLIS ? QINS_TRELLIS_MIN_BITS : QINS_MIN_BITS;
+    int bits = 8, least = qins_codec_min_bits(o->linear.codec);
     while (bits >= least && bpw_at(plan, bits) > bpw)
         bits--;
     if (bits < least)
