@@ -1,29 +1,69 @@
 /* AVX2 and FMA. SPDX-License-Identifier: MIT */
-#define QINS_VECTOR_NAME   avx2
-#define QINS_VECTOR_LANES  8
-#define QINS_VECTOR_TOKENS 4
+#define QINS_VECTOR_NAME    avx2
+#define QINS_VECTOR_LANES   8
+#define QINS_VECTOR_TOKENS  6
+#define QINS_LONG_BITS      7
+#define QINS_VECTOR_ENTRIES "kernel/entries_copy.h"
 #include "kernel/vector.h"
 
 #include <immintrin.h>
 
-/* 16 entries live in two registers. Longer tables are read entry by entry: slower gathers were measured than loads. */
+/* The second where `bit` of the index is set. */
+static inline __m256 choose(__m256 low, __m256 high, __m256i i, int bit) {
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 31 - bit)));
+}
+
+static inline __m256 lookup_8(const float *table, __m256i i) {
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i);
+}
+
+static inline __m256 lookup_32(const float *table, __m256i i) {
+    return choose(choose(lookup_8(table, i), lookup_8(table + 8, i), i, 3),
+                  choose(lookup_8(table + 16, i), lookup_8(table + 24, i), i, 3), i, 4);
+}
+
+/* Entries of 8 at once, the right ones chosen bit by bit. */
 static inline vf lookup(const float *table, int bits, vu index) {
-    if (bits > 4)
-        return (vf){table[index[0]], table[index[1]], table[index[2]], table[index[3]],
-                    table[index[4]], table[index[5]], table[index[6]], table[index[7]]};
     __m256i i = (__m256i)index;
-    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i);
-    if (bits == 3) return (vf)low;
-    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i);
-    return (vf)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28))); /* bit 3 to the sign */
+    if (bits == 3) return (vf)lookup_8(table, i);
+    if (bits == 4) return (vf)choose(lookup_8(table, i), lookup_8(table + 8, i), i, 3);
+    __m256 low = lookup_32(table, i);
+    return (vf)(bits == 5 ? low : choose(low, lookup_32(table + 32, i), i, 5));
 }
 
 static inline vf load_f16(const uint8_t *p) {
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
+static inline vf load_bf16(const uint8_t *p) {
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16);
+}
+
+static inline vf load_i8(const int8_t *p) {
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12, 16, 20, 24, 28};
     uint32_t h = half[part];
     return (vu){h, h, h, h, h, h, h, h} >> shift;
+}
+
+/* 4 x 4 values of each half, then the halves. */
+static inline void transpose(vf v[LANES]) {
+    __m256 a[LANES], b[LANES];
+    for (size_t i = 0; i < LANES; i += 2) {
+        a[i] = _mm256_unpacklo_ps((__m256)v[i], (__m256)v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps((__m256)v[i], (__m256)v[i + 1]);
+    }
+    for (size_t i = 0; i < LANES; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
+    }
+    for (size_t i = 0; i < LANES / 2; i++) {
+        v[i] = (vf)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        v[i + 4] = (vf)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
 }

@@ -80,9 +80,9 @@ static const level levels[] = {
     {{"avxvnni", &qins_kernels_avx2, &qins_integer_avxvnni, &qins_attention_avx2}, has_avxvnni},
     {{"avx512", &qins_kernels_avx512, &qins_integer_avx2, &qins_attention_avx512}, has_avx512},
     {{"avx512vnni", &qins_kernels_avx512, &qins_integer_avx512, &qins_attention_avx512}, has_avx512_vnni},
-    {{"avx512vbmi", &qins_kernels_avx512, &qins_integer_avx512vbmi, &qins_attention_avx512vbmi}, has_avx512_vbmi},
+    {{"avx512vbmi", &qins_kernels_avx512vbmi, &qins_integer_avx512vbmi, &qins_attention_avx512vbmi}, has_avx512_vbmi},
 #if defined(QINS_HAVE_AMX)
-    {{"amx", &qins_kernels_avx512, &qins_integer_amx, &qins_attention_avx512vbmi}, qins_has_amx},
+    {{"amx", &qins_kernels_avx512vbmi, &qins_integer_amx, &qins_attention_avx512vbmi}, qins_has_amx},
 #endif
 #endif
 #if defined(__aarch64__)

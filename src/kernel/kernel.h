@@ -22,6 +22,10 @@ enum { QINS_NUMBERS = QINS_NUMBER_BF16 + 1 };
 /* sum of w[i] * x[i]; w of any alignment */
 typedef float (*qins_dot_fn)(const void *w, const float *x, size_t n);
 
+/* n_rows rows of n numbers, one every `stride` bytes, as a panel: out[k*16 + row]; rows from n_rows (at most 16) on are
+ * zero. Rows of any alignment. */
+typedef void (*qins_panel_fn)(const void *rows, size_t stride, size_t n_rows, size_t n, float *out);
+
 typedef struct qins_kernels {
     const char *name;
     qins_decode_fn decode[QINS_MAX_BITS + 1]; /* by bits */
@@ -29,6 +33,13 @@ typedef struct qins_kernels {
     void (*multiply_panel)(const float *panel, size_t n_cols, const float *x, size_t ldx, size_t n_tokens, float *acc);
     float (*dot)(const float *a, const float *b, size_t n);
     qins_dot_fn dot_row[QINS_NUMBERS]; /* by qins_number: rows that come from memory, one after another */
+    qins_panel_fn panel_of_rows[QINS_NUMBERS];
+    /* panel[k*16 + row] *= scales[row] */
+    void (*scale_panel)(const float *scales, size_t n_cols, float *panel);
+    /* The original storages: out[i] = table[codes[i]] * signs[i], of 256 entries; out[i] = qins_rational_w of z[i] in
+     * FP32 */
+    void (*signed_entries)(const uint8_t *codes, const int8_t *signs, const float *table, size_t n, float *out);
+    void (*rational)(const float *z, float alpha, size_t n, float *out);
     /* y += a*x */
     void (*add_scaled)(float a, const float *x, float *y, size_t n);
     const qins_elementwise *elementwise;
@@ -59,6 +70,7 @@ extern const qins_kernels qins_kernels_generic;
 #if defined(__x86_64__)
 extern const qins_kernels qins_kernels_avx2;
 extern const qins_kernels qins_kernels_avx512;
+extern const qins_kernels qins_kernels_avx512vbmi;
 #endif
 
 #endif

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOKEN_BLOCK = 128, FEW_TOKENS = 4 };
+enum { TOKEN_BLOCK = 128, FEW_TOKENS = 4, ROW_COLS = 4 * QINS_CHUNK_COLS };
 
 /* ---- decoding 256 columns of a panel: out[k*16 + row] ---- */
 
@@ -30,33 +30,59 @@ static void decode_trellis(const qins_matrix *m, size_t tile, size_t n, float *o
 
 static void decode_packed(const qins_matrix *m, const qins_kernels *kernels, size_t panel, size_t col, size_t n,
                           float *out) {
-    size_t tile = panel * qins_n_tiles(m->n_cols) + col / QINS_TILE_COLS;
+    size_t tile = panel * qins_n_tiles(m->n_cols) + col / QINS_TILE_COLS, tile_bytes = qins_tile_bytes(m->bits);
+    const uint8_t *tiles = m->codes + tile * tile_bytes, *next = tiles + QINS_CHUNK_COLS / QINS_TILE_COLS * tile_bytes;
+    for (size_t line = 0; line < QINS_CHUNK_COLS / QINS_TILE_COLS * tile_bytes; line += 64)
+        __builtin_prefetch(next + line); /* while these are multiplied */
     if (m->trellis) {
         decode_trellis(m, tile, n, out);
         return;
     }
-    kernels->decode[m->bits](m->codes + tile * qins_tile_bytes(m->bits), m->table, qins_round_up(n, QINS_TILE_COLS),
-                             out);
-    if (m->scale != QINS_SCALE_GROUP) return;
-    for (size_t k = 0; k < n; k++) {
-        const float *scales = group_scales(m, panel, col + k);
-        for (size_t r = 0; r < QINS_PANEL_ROWS; r++)
-            out[k * QINS_PANEL_ROWS + r] *= scales[r];
+    kernels->decode[m->bits](tiles, m->table, qins_round_up(n, QINS_TILE_COLS), out);
+    for (size_t k = 0; m->scale == QINS_SCALE_GROUP && k < n;) {
+        size_t in_group = (col + k) % m->group_size, here = qins_min_size(m->group_size - in_group, n - k);
+        kernels->scale_panel(group_scales(m, panel, col + k), here, out + k * QINS_PANEL_ROWS);
+        k += here;
     }
 }
 
-static void decode_rows_transposed(const qins_matrix *m, size_t panel, size_t col, size_t n, float *out) {
-    float row[QINS_CHUNK_COLS];
+static void read_seed_row(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst);
+static void read_coordinate_row(const qins_matrix *m, size_t row, size_t col, size_t n, float *dst);
+
+/* Part of a row in FP32 arithmetic: qins_matrix_decode_rows may differ in the last bit. */
+static void read_for_product(const qins_matrix *m, const qins_kernels *kernels, size_t row, size_t col, size_t n,
+                             float *dst) {
+    size_t first = row * m->n_cols + col;
+    if (m->read_row == read_seed_row)
+        kernels->signed_entries((const uint8_t *)m->source + first, m->signs8 + first, m->magnitudes, n, dst);
+    else if (m->read_row == read_coordinate_row)
+        kernels->rational((const float *)m->source + first, (float)m->alpha, n, dst);
+    else
+        m->read_row(m, row, col, n, dst);
+}
+
+static size_t plain_row_bytes(const qins_matrix *m) {
+    return m->n_cols * (m->number == QINS_NUMBER_F32 ? 4 : 2);
+}
+
+static void decode_rows_transposed(const qins_matrix *m, const qins_kernels *kernels, size_t panel, size_t col,
+                                   size_t n, float *out) {
+    _Alignas(64) float rows_read[QINS_PANEL_ROWS * QINS_CHUNK_COLS];
     size_t first = panel * QINS_PANEL_ROWS, rows = qins_min_size(QINS_PANEL_ROWS, m->n_rows - first);
-    if (rows < QINS_PANEL_ROWS) memset(out, 0, n * QINS_PANEL_ROWS * sizeof *out);
-    for (size_t k = 0; m->transposed && k < n; k++)
-        m->read_row(m, col + k, first, rows, out + k * QINS_PANEL_ROWS);
-    if (m->transposed) return;
-    for (size_t r = 0; r < rows; r++) {
-        m->read_row(m, first + r, col, n, row);
+    if (m->transposed) {
+        if (rows < QINS_PANEL_ROWS) memset(out, 0, n * QINS_PANEL_ROWS * sizeof *out);
         for (size_t k = 0; k < n; k++)
-            out[k * QINS_PANEL_ROWS + r] = row[k];
+            m->read_row(m, col + k, first, rows, out + k * QINS_PANEL_ROWS);
+        return;
     }
+    if (m->number != QINS_NUMBER_NONE) {
+        size_t stride = plain_row_bytes(m);
+        kernels->panel_of_rows[m->number](m->rows + first * stride + stride / m->n_cols * col, stride, rows, n, out);
+        return;
+    }
+    for (size_t r = 0; r < rows; r++)
+        read_for_product(m, kernels, first + r, col, n, rows_read + r * QINS_CHUNK_COLS);
+    kernels->panel_of_rows[QINS_NUMBER_F32](rows_read, QINS_CHUNK_COLS * sizeof(float), rows, n, out);
 }
 
 static float row_scale(const qins_matrix *m, size_t row) {
@@ -115,7 +141,7 @@ static void multiply_panel(const piece *w, size_t panel) {
         if (m->packed)
             decode_packed(m, kernels, panel, col, n, weights);
         else
-            decode_rows_transposed(m, panel, col, n, weights);
+            decode_rows_transposed(m, kernels, panel, col, n, weights);
         kernels->multiply_panel(weights, n, w->x->x + w->first * w->x->ldx + col, w->x->ldx, w->n_tokens, acc);
     }
     write_panels(w, panel, 1, acc, QINS_PANEL_ROWS);
@@ -126,16 +152,16 @@ static void multiply_rows(const piece *w, size_t panel) {
     const qins_matrix *m = w->product->matrix;
     const qins_kernels *kernels = qins_get_kernels();
     const float *x = w->x->x + w->first * w->x->ldx;
-    float buffer[QINS_CHUNK_COLS], acc[FEW_TOKENS * QINS_PANEL_ROWS] = {0};
-    size_t row_bytes = m->n_cols * (m->number == QINS_NUMBER_F32 ? 4 : 2);
+    float buffer[ROW_COLS], acc[FEW_TOKENS * QINS_PANEL_ROWS] = {0};
+    size_t row_bytes = plain_row_bytes(m);
     for (size_t r = 0; r < rows_of_panel(m, panel) && m->number != QINS_NUMBER_NONE; r++)
         for (size_t t = 0; t < w->n_tokens; t++)
             acc[t * QINS_PANEL_ROWS + r] = kernels->dot_row[m->number](
                 m->rows + (panel * QINS_PANEL_ROWS + r) * row_bytes, x + t * w->x->ldx, m->n_cols);
     for (size_t r = 0; r < rows_of_panel(m, panel) && m->number == QINS_NUMBER_NONE; r++)
-        for (size_t col = 0; col < m->n_cols; col += QINS_CHUNK_COLS) {
-            size_t n = qins_min_size(QINS_CHUNK_COLS, m->n_cols - col), row = panel * QINS_PANEL_ROWS + r;
-            m->read_row(m, row, col, n, buffer);
+        for (size_t col = 0; col < m->n_cols; col += ROW_COLS) {
+            size_t n = qins_min_size(ROW_COLS, m->n_cols - col), row = panel * QINS_PANEL_ROWS + r;
+            read_for_product(m, kernels, row, col, n, buffer);
             for (size_t t = 0; t < w->n_tokens; t++)
                 acc[t * QINS_PANEL_ROWS + r] += kernels->dot(buffer, x + t * w->x->ldx + col, n);
         }

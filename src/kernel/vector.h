@@ -3,9 +3,11 @@
  * The including file defines
  *   QINS_VECTOR_NAME     name of the table: generic, avx2, avx512
  *   QINS_VECTOR_LANES    floats a register: 4, 8 or 16
+ *   QINS_VECTOR_ENTRIES  a header with decode_long, for tables of QINS_LONG_BITS and more, and look_up_bytes
  *   QINS_VECTOR_TOKENS   tokens that multiply_panel keeps in registers at once
  *   lookup(table, bits, index)   table entries at QINS_VECTOR_LANES indices, a static inline function
- *   load_f16(p)          QINS_VECTOR_LANES numbers of FP16, of any alignment, likewise
+ *   transpose(v)         QINS_VECTOR_LANES rows in as many registers to columns, likewise
+ *   load_f16(p), load_bf16(p), load_i8(p)   QINS_VECTOR_LANES numbers, of any alignment, likewise
  *   row_nibbles(half, part)      nibble r%8 of half[r/8] in the low bits of word r, for the rows r of a part, likewise
  */
 #include "kernel/kernel.h"
@@ -20,6 +22,9 @@ enum { LANES = QINS_VECTOR_LANES, PARTS = QINS_PANEL_ROWS / LANES }; /* register
 static inline __attribute__((always_inline)) vf lookup(const float *table, int bits, vu index);
 static inline __attribute__((always_inline)) vu row_nibbles(const uint32_t half[2], unsigned part);
 static inline __attribute__((always_inline)) vf load_f16(const uint8_t *p);
+static inline __attribute__((always_inline)) vf load_bf16(const uint8_t *p);
+static inline __attribute__((always_inline)) vf load_i8(const int8_t *p);
+static inline __attribute__((always_inline)) void transpose(vf v[LANES]);
 
 static inline vu load_u(const uint8_t *p) {
     vu v;
@@ -79,8 +84,14 @@ static inline __attribute__((always_inline)) void decode_part(const uint8_t *til
     }
 }
 
+#include QINS_VECTOR_ENTRIES
+
 static inline __attribute__((always_inline)) void decode(const uint8_t *tiles, int bits, const float *table,
                                                          size_t n_cols, float *out) {
+    if (bits >= QINS_LONG_BITS) {
+        decode_long(tiles, bits, table, n_cols, out);
+        return;
+    }
     for (size_t k = 0; k < n_cols; k += QINS_TILE_COLS, tiles += qins_tile_bytes(bits))
         for (unsigned block = 0; block < QINS_TILE_COLS / 4; block++)
             for (unsigned part = 0; part < PARTS; part++)
@@ -167,57 +178,7 @@ static float dot(const float *a, const float *b, size_t n) {
     return total;
 }
 
-/* ---- rows of plain matrices ---- */
-
-typedef uint16_t vh __attribute__((vector_size(2 * QINS_VECTOR_LANES)));
-
-static inline vf load_bf16(const uint8_t *p) {
-    vh half;
-    memcpy(&half, p, sizeof half);
-    return (vf)(__builtin_convertvector(half, vu) << 16);
-}
-
-static inline __attribute__((always_inline)) vf load_number(const uint8_t *p, qins_number number) {
-    if (number == QINS_NUMBER_F16) return load_f16(p);
-    return number == QINS_NUMBER_BF16 ? load_bf16(p) : (vf)load_u(p);
-}
-
-static inline __attribute__((always_inline)) float dot_row(const uint8_t *w, qins_number number, const float *x,
-                                                           size_t n) {
-    enum { SUMS = 4, AHEAD = 8192 }; /* bytes to prefetch ahead: see PREFETCH_BYTES of integer_vector.h */
-    const size_t bytes = number == QINS_NUMBER_F32 ? 4 : 2;
-    vf sum[SUMS] = {{0}};
-    size_t i = 0;
-    for (; i + SUMS * LANES <= n; i += SUMS * LANES) {
-        __builtin_prefetch(w + i * bytes + AHEAD, 0, 2);
-        for (size_t j = 0; j < SUMS; j++)
-            sum[j] += load_number(w + (i + j * LANES) * bytes, number) * load_f(x + i + j * LANES);
-    }
-    for (; i + LANES <= n; i += LANES)
-        sum[0] += load_number(w + i * bytes, number) * load_f(x + i);
-    if (i < n) {
-        uint8_t rest[4 * LANES] = {0};
-        float factors[LANES] = {0};
-        memcpy(rest, w + i * bytes, (n - i) * bytes);
-        memcpy(factors, x + i, (n - i) * sizeof *x);
-        sum[1] += load_number(rest, number) * load_f(factors);
-    }
-    float lanes[LANES], total = 0;
-    store_f(lanes, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (size_t j = 0; j < LANES; j++)
-        total += lanes[j];
-    return total;
-}
-
-static float dot_f32(const void *w, const float *x, size_t n) {
-    return dot_row(w, QINS_NUMBER_F32, x, n);
-}
-static float dot_f16(const void *w, const float *x, size_t n) {
-    return dot_row(w, QINS_NUMBER_F16, x, n);
-}
-static float dot_bf16(const void *w, const float *x, size_t n) {
-    return dot_row(w, QINS_NUMBER_BF16, x, n);
-}
+#include "kernel/rows_vector.h"
 
 static void add_scaled(float a, const float *x, float *y, size_t n) {
     size_t i = 0;
@@ -232,6 +193,10 @@ static void add_scaled(float a, const float *x, float *y, size_t n) {
 #define TEXT_(name)                #name
 #define TEXT(name)                 TEXT_(name)
 
+#ifndef QINS_VECTOR_ELEMENTWISE
+#define QINS_VECTOR_ELEMENTWISE QINS_VECTOR_NAME
+#endif
+
 const qins_kernels TABLE_NAME_OF(qins_kernels_, QINS_VECTOR_NAME) = {
     .name = TEXT(QINS_VECTOR_NAME),
     .decode = {[3] = decode_3,
@@ -244,6 +209,10 @@ const qins_kernels TABLE_NAME_OF(qins_kernels_, QINS_VECTOR_NAME) = {
     .multiply_panel = multiply_panel,
     .dot = dot,
     .dot_row = {NULL, dot_f32, dot_f16, dot_bf16},
+    .panel_of_rows = {NULL, panel_f32, panel_f16, panel_bf16},
+    .scale_panel = scale_panel,
+    .signed_entries = signed_entries,
+    .rational = rational,
     .add_scaled = add_scaled,
-    .elementwise = &TABLE_NAME_OF(qins_elementwise_, QINS_VECTOR_NAME),
+    .elementwise = &TABLE_NAME_OF(qins_elementwise_, QINS_VECTOR_ELEMENTWISE),
 };

@@ -1,5 +1,5 @@
 /* Every kernel table against the scalar specification, and matrices against plain arithmetic. SPDX-License-Identifier:
- * MIT With --bench: nanoseconds and cycles a weight of every table. */
+ * MIT With --bench: weights a second of every table. */
 #include "base/half.h"
 #include "kernel/matrix.h"
 
@@ -134,6 +134,98 @@ static void every_table_has_the_same_dot_of_plain_rows(void **state) {
             free(rows[number]);
         free(x);
         free(w);
+    }
+}
+
+/* Panels of rows that lie apart, at addresses that are no multiple of anything; rows that are not there are zero. */
+static void every_table_turns_rows_into_panels(void **state) {
+    (void)state;
+    enum { PAD = 3 };
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = all_tables(tables);
+    random_state = 6;
+    for (int trial = 0; trial < 80; trial++) {
+        size_t n = 1 + random_u32() % 70, n_rows = 1 + random_u32() % QINS_PANEL_ROWS;
+        float *expected = random_floats(n * QINS_PANEL_ROWS), *out = random_floats(n * QINS_PANEL_ROWS);
+        for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++) {
+            size_t bytes = number == QINS_NUMBER_F32 ? 4 : 2, stride = n * bytes + PAD;
+            uint8_t *rows = malloc(1 + n_rows * stride); /* ends with the last value and PAD bytes */
+            assert_non_null(rows);
+            for (size_t i = 0; i < n_rows * stride + 1; i++)
+                rows[i] = (uint8_t)(random_u32() & 0x3f); /* finite numbers of every kind */
+            for (size_t t = 0; t < n_tables; t++) {
+                for (size_t i = 0; i < n * QINS_PANEL_ROWS; i++)
+                    out[i] = NAN;
+                tables[t]->panel_of_rows[number](rows + 1, stride, n_rows, n, out);
+                if (t == 0) memcpy(expected, out, n * QINS_PANEL_ROWS * sizeof *out);
+                assert_memory_equal(out, expected, n * QINS_PANEL_ROWS * sizeof *out);
+            }
+            for (size_t row = 0; row < QINS_PANEL_ROWS; row++) {
+                float one = 1.0f, value = 0;
+                if (row < n_rows)
+                    value = tables[0]->dot_row[number](rows + 1 + row * stride + (n - 1) * bytes, &one, 1);
+                assert_true(out[(n - 1) * QINS_PANEL_ROWS + row] == value);
+            }
+            free(rows);
+        }
+        free(expected);
+        free(out);
+    }
+}
+
+static void every_table_scales_panels(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = all_tables(tables);
+    random_state = 7;
+    for (size_t n = 0; n < 20; n++) {
+        float *panel = random_floats((n + 1) * QINS_PANEL_ROWS), *scales = random_floats(QINS_PANEL_ROWS),
+              *out = random_floats((n + 1) * QINS_PANEL_ROWS);
+        for (size_t t = 0; t < n_tables; t++) {
+            memcpy(out, panel, (n + 1) * QINS_PANEL_ROWS * sizeof *out);
+            tables[t]->scale_panel(scales, n, out);
+            for (size_t i = 0; i < (n + 1) * QINS_PANEL_ROWS; i++)
+                assert_true(out[i] == (i < n * QINS_PANEL_ROWS ? panel[i] * scales[i % QINS_PANEL_ROWS] : panel[i]));
+        }
+        free(panel);
+        free(scales);
+        free(out);
+    }
+}
+
+/* Codes and signs of every value a file may hold, coordinates from the smallest to 1 and above, zero, and less. */
+static void every_table_reads_the_original_storages(void **state) {
+    (void)state;
+    const qins_kernels *tables[MAX_TABLES];
+    size_t n_tables = all_tables(tables);
+    random_state = 8;
+    for (size_t n = 1; n < 300; n++) {
+        float *entries = random_floats(256), *out = random_floats(n + 1), *z = random_floats(n);
+        uint8_t *codes = malloc(2 * n);
+        assert_non_null(codes);
+        int8_t *signs = (int8_t *)codes + n;
+        for (size_t i = 0; i < 2 * n; i++)
+            codes[i] = (uint8_t)(random_u32() >> 3);
+        for (size_t i = 0; i < n; i++)
+            z[i] = i % 7 == 0 ? ldexpf(z[i], -(int)(random_u32() % 30)) : i % 50 == 3 ? 0.0f : 1.5f * z[i];
+        for (size_t t = 0; t < n_tables; t++) {
+            out[n] = 12.0f;
+            tables[t]->signed_entries(codes, signs, entries, n, out);
+            for (size_t i = 0; i < n; i++)
+                if (out[i] != entries[codes[i]] * (float)signs[i])
+                    fail_msg("%s: entry %zu of %zu", tables[t]->name, i, n);
+            tables[t]->rational(z, 3.5f, n, out);
+            for (size_t i = 0; i < n; i++) {
+                double w = qins_rational_w(3.5, (double)z[i]);
+                if (!((double)out[i] == w || fabs((double)out[i] - w) <= 4e-7 * fabs(w)))
+                    fail_msg("%s: coordinate %g: %g, expected %g", tables[t]->name, (double)z[i], (double)out[i], w);
+            }
+            assert_true(out[n] == 12.0f);
+        }
+        free(entries);
+        free(out);
+        free(z);
+        free(codes);
     }
 }
 
@@ -279,32 +371,85 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Prints nanoseconds a weight on one core, from the first-level cache. */
+typedef struct bench_data {
+    const qins_kernels *table;
+    uint8_t *packed;
+    float *values, *panel, *x, *acc;
+    int which;
+} bench_data;
+
+enum { BENCH_COLS = 256, BENCH_TOKENS = 32, BENCH_RUNS = 30 };
+
+static void bench_decode(const bench_data *d) {
+    d->table->decode[d->which](d->packed, d->values, BENCH_COLS, d->panel);
+}
+static void bench_multiply(const bench_data *d) {
+    d->table->multiply_panel(d->panel, BENCH_COLS, d->x, BENCH_COLS, (size_t)d->which, d->acc);
+}
+static void bench_panel(const bench_data *d) {
+    d->table->panel_of_rows[d->which](d->packed, BENCH_COLS * (d->which == QINS_NUMBER_F32 ? 4 : 2), QINS_PANEL_ROWS,
+                                      BENCH_COLS, d->panel);
+}
+static void bench_dot(const bench_data *d) {
+    for (size_t row = 0; row < QINS_PANEL_ROWS; row++)
+        d->acc[row] = d->table->dot_row[d->which](d->packed + row * BENCH_COLS * 4, d->x, BENCH_COLS);
+}
+static void bench_seed(const bench_data *d) {
+    for (size_t row = 0; row < QINS_PANEL_ROWS; row += 4)
+        d->table->signed_entries(d->packed + row * BENCH_COLS, (const int8_t *)d->packed + (row + 16) * BENCH_COLS,
+                                 d->values, 4 * BENCH_COLS, d->panel + row * BENCH_COLS);
+}
+static void bench_rational(const bench_data *d) {
+    for (size_t row = 0; row < QINS_PANEL_ROWS; row++)
+        d->table->rational((const float *)(const void *)d->packed + row * BENCH_COLS, 2.0f, BENCH_COLS,
+                           d->panel + row * BENCH_COLS);
+}
+static void bench_scale(const bench_data *d) {
+    d->table->scale_panel(d->values, BENCH_COLS, d->panel);
+}
+
+/* Weights a nanosecond, the fastest of some runs of about 50 microseconds, on one core from the first-level cache. */
+static double bench_one(void (*fn)(const bench_data *), bench_data *d, int which) {
+    double best = 0;
+    d->which = which;
+    for (int run = 0; run < BENCH_RUNS; run++) {
+        double start = seconds(), elapsed;
+        int n = 0;
+        do {
+            fn(d);
+            n++;
+        } while ((elapsed = seconds() - start) < 5e-5);
+        best = fmax(best, 1e-9 * n * BENCH_COLS * QINS_PANEL_ROWS / elapsed);
+    }
+    return best;
+}
+
+/* Prints 10^9 weights a second of everything a table has. */
 static void bench(void) {
-    enum { COLS = 256, REPEAT = 4000, TOKENS = 32 };
     const qins_kernels *tables[MAX_TABLES];
     size_t n_tables = all_tables(tables);
-    static uint8_t packed[COLS * QINS_PANEL_ROWS * 2];
-    static float values[QINS_MAX_LEVELS], panel[COLS * QINS_PANEL_ROWS], x[TOKENS * COLS],
-        acc[TOKENS * QINS_PANEL_ROWS];
-    double weights = (double)COLS * QINS_PANEL_ROWS * REPEAT;
+    static uint8_t packed[BENCH_COLS * QINS_PANEL_ROWS * 4 + 64];
+    static float values[QINS_MAX_LEVELS], panel[BENCH_COLS * QINS_PANEL_ROWS], x[BENCH_TOKENS * BENCH_COLS],
+        acc[BENCH_TOKENS * QINS_PANEL_ROWS];
+    static const char *const numbers[] = {"", "F32", "F16", "BF16"};
+    printf("10^9 weights a second\n");
+    for (size_t i = 0; i < QINS_MAX_LEVELS; i++)
+        values[i] = 1;
     for (size_t t = 0; t < n_tables; t++) {
-        printf("%-8s", tables[t]->name);
-        int repeat = t == 0 ? REPEAT / 40 : REPEAT;
-        for (int bits = QINS_MIN_BITS; bits <= QINS_MAX_BITS; bits++) {
-            double start = seconds();
-            for (int i = 0; i < repeat; i++)
-                tables[t]->decode[bits](packed, values, COLS, panel);
-            printf("  decode %d bit %.3f ns", bits, (seconds() - start) * 1e9 / weights * REPEAT / repeat);
-        }
-        double start = seconds();
-        for (int i = 0; i < repeat; i++)
-            tables[t]->multiply_panel(panel, COLS, x, COLS, TOKENS, acc);
-        printf("  multiply %.4f ns", (seconds() - start) * 1e9 / weights / TOKENS * REPEAT / repeat);
-        start = seconds();
-        for (int i = 0; i < repeat; i++)
-            tables[t]->multiply_panel(panel, COLS, x, COLS, 1, acc);
-        printf(", one token %.4f ns\n", (seconds() - start) * 1e9 / weights * REPEAT / repeat);
+        bench_data d = {tables[t], packed, values, panel, x, acc, 0};
+        printf("%s\n  decode", tables[t]->name);
+        for (int bits = QINS_MIN_BITS; bits <= QINS_MAX_BITS; bits++)
+            printf("  %d bits %.2f", bits, bench_one(bench_decode, &d, bits));
+        printf("; group scales %.2f\n  rows, one vector", bench_one(bench_scale, &d, 0));
+        for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++)
+            printf("  %s %.2f", numbers[number], bench_one(bench_dot, &d, number));
+        printf(", to panels");
+        for (int number = QINS_NUMBER_F32; number < QINS_NUMBERS; number++)
+            printf("  %s %.2f", numbers[number], bench_one(bench_panel, &d, number));
+        printf("\n  codes and signs %.2f, coordinates %.2f", bench_one(bench_seed, &d, 0),
+               bench_one(bench_rational, &d, 0));
+        printf("\n  products of a panel, one vector %.2f, %d vectors %.2f\n", bench_one(bench_multiply, &d, 1),
+               BENCH_TOKENS, BENCH_TOKENS * bench_one(bench_multiply, &d, BENCH_TOKENS));
     }
 }
 
@@ -317,6 +462,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_table_decodes_the_codes_that_were_packed),
         cmocka_unit_test(every_table_multiplies_like_scalar),
         cmocka_unit_test(every_table_has_the_same_dot_of_plain_rows),
+        cmocka_unit_test(every_table_turns_rows_into_panels),
+        cmocka_unit_test(every_table_scales_panels),
+        cmocka_unit_test(every_table_reads_the_original_storages),
         cmocka_unit_test(every_table_has_the_same_dot_and_add_scaled),
         cmocka_unit_test(forward_equals_arithmetic_on_decoded_weights),
         cmocka_unit_test(integer_arithmetic_is_within_its_bounds_of_exact_arithmetic),
