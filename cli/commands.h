@@ -8,6 +8,7 @@ int command_audit(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_sweep(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_chat(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_logits(int argc, char **argv);

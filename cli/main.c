@@ -21,6 +21,7 @@ static const command commands[] = {
     {"verify", command_verify, "REF MODEL", "measure what MODEL lost against REF"},
     {"sweep", command_sweep, "REF --out F.html", "chart rate against fidelity for codecs and widths"},
     {"run", command_run, "MODEL -p TEXT", "generate text"},
+    {"chat", command_chat, "MODEL", "talk with a model in its own chat format"},
     {"bench", command_bench, "MODEL", "measure speed beside this machine's limits"},
     {"tokenize", command_tokenize, "MODEL TEXT", "token ids of a text"},
     {"logits", command_logits, "MODEL --ids 1,2", "logits of token ids, as a .npy file"},
@@ -40,7 +41,6 @@ static int print_main_help(void) {
            "a directory that 'qins compress' wrote, or a .gguf file.\n\n"
            "Every command takes --json, --threads N and --help. Try:\n"
            "  qins compress MyModel MyModel-4bit\n"
-           "  qins verify MyModel MyModel-4bit\n"
            "  qins run MyModel-4bit -p \"Once upon a time\"\n\n"
            "Exit status: 0 done, 1 failed, 2 wrong arguments. 'qins --version' prints the version.\n");
     return EXIT_DONE;

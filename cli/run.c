@@ -3,14 +3,13 @@
 #include "kv_bits.h"
 #include "output.h"
 #include "progress.h"
+#include "sampling.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 /* Prompt tokens evaluated at once, between two looks at the interrupt flag. */
 enum { PROMPT_CHUNK = 256 };
@@ -19,9 +18,7 @@ typedef struct run_arguments {
     common_options common;
     const char *prompt, *file;
     size_t n, ctx;
-    double temperature, top_p, min_p;
-    int top_k;
-    uint64_t seed;
+    sampling_arguments sampling;
     bool raw, ignore_eos, hide_prompt, no_check;
     kv_bits kv;
 } run_arguments;
@@ -150,16 +147,16 @@ static int print_run(const run_arguments *a, const generation *g, const char *pr
         json_t *ids = json_array();
         for (size_t i = g->n_prompt; i < g->n_ids; i++)
             json_array_append_new(ids, json_integer(g->ids[i]));
-        return print_json(json_pack("{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:s, s:I}", "prompt",
-                                    json_text(prompt, prompt_bytes), "text", json_text(g->text, g->n_text), "ids", ids,
-                                    "prompt_tokens", (json_int_t)g->n_prompt, "generated_tokens",
-                                    (json_int_t)n_generated, "prefill_tps", json_number(prefill_tps), "decode_tps",
-                                    json_number(decode_tps), "stopped_by", g->stopped_by, "seed", (json_int_t)a->seed));
+        return print_json(json_pack(
+            "{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:s, s:I}", "prompt", json_text(prompt, prompt_bytes), "text",
+            json_text(g->text, g->n_text), "ids", ids, "prompt_tokens", (json_int_t)g->n_prompt, "generated_tokens",
+            (json_int_t)n_generated, "prefill_tps", json_number(prefill_tps), "decode_tps", json_number(decode_tps),
+            "stopped_by", g->stopped_by, "seed", (json_int_t)a->sampling.seed));
     }
     printf("\n");
     fflush(stdout);
     fprintf(stderr, "\nprompt %zu tokens at %.1f/s, generated %zu at %.1f/s (seed %" PRIu64 ")\n", g->n_prompt,
-            prefill_tps, n_generated, decode_tps, a->seed);
+            prefill_tps, n_generated, decode_tps, a->sampling.seed);
     return EXIT_DONE;
 }
 
@@ -201,11 +198,7 @@ static qins_status choose_context(run_arguments *a, const qins_model_info *info,
 }
 
 static int run_model(run_arguments *a, const char *model_path, const char *prompt, size_t prompt_bytes) {
-    const qins_sampling sampling = {.temperature = (float)a->temperature,
-                                    .top_k = a->top_k,
-                                    .top_p = (float)a->top_p,
-                                    .min_p = (float)a->min_p,
-                                    .seed = a->seed};
+    const qins_sampling sampling = sampling_of(&a->sampling);
     qins_error err = {0};
     qins_model *model = NULL;
     qins_session *session = NULL;
@@ -241,15 +234,8 @@ static int run_model(run_arguments *a, const char *model_path, const char *promp
     return exit_status;
 }
 
-/* Seeds need not be secret, only different from one run to the next. */
-static uint64_t seed_of_the_moment(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return ((uint64_t)t.tv_sec * 1000003u + (uint64_t)t.tv_nsec + (uint64_t)getpid()) % 4294967296u;
-}
-
 int command_run(int argc, char **argv) {
-    run_arguments a = {.n = 128, .temperature = 0.8, .top_p = 0.95, .seed = seed_of_the_moment()};
+    run_arguments a = {.n = 128, .sampling = sampling_defaults()};
     const option options[] = {
         {.name = "prompt",
          .letter = 'p',
@@ -269,36 +255,7 @@ int command_run(int argc, char **argv) {
          .value = &a.n,
          .value_name = "N",
          .help = "tokens to generate at most (default 128)"},
-        {.name = "temp",
-         .kind = OPTION_REAL,
-         .value = &a.temperature,
-         .value_name = "T",
-         .max = 100,
-         .help = "temperature; 0 always takes the likeliest token (default 0.8)"},
-        {.name = "top-k",
-         .kind = OPTION_INT,
-         .value = &a.top_k,
-         .value_name = "K",
-         .max = 1 << 30,
-         .help = "sample from the K likeliest tokens; 0: from all (default 0)"},
-        {.name = "top-p",
-         .kind = OPTION_REAL,
-         .value = &a.top_p,
-         .value_name = "P",
-         .max = 1,
-         .help = "sample from the fewest tokens of total probability P (default 0.95)"},
-        {.name = "min-p",
-         .kind = OPTION_REAL,
-         .value = &a.min_p,
-         .value_name = "P",
-         .max = 1,
-         .help = "drop tokens less likely than P times the likeliest (default 0)"},
-        {.name = "seed",
-         .letter = 's',
-         .kind = OPTION_U64,
-         .value = &a.seed,
-         .value_name = "S",
-         .help = "of the sampling (default: another one each run; printed at the end)"},
+        SAMPLING_OPTIONS(a.sampling),
         {.name = "ctx",
          .letter = 'c',
          .kind = OPTION_SIZE,
@@ -318,10 +275,11 @@ int command_run(int argc, char **argv) {
         {.name = "no-check", .kind = OPTION_FLAG, .value = &a.no_check, .help = "skip the checksums"},
         COMMON_OPTIONS(a.common)};
     static const char *const names[] = {"MODEL", NULL};
-    const command_syntax syntax = {"run", names,
-                                   "Continues a text. The text goes to standard output as it is generated, speeds to "
-                                   "standard error. No chat template is applied: the prompt is what you write.",
-                                   options, NULL};
+    const command_syntax syntax = {
+        "run", names,
+        "Continues a text. The text goes to standard output as it is generated, speeds to "
+        "standard error. No chat template is applied: the prompt is what you write; see qins chat.",
+        options, NULL};
     const char *path[1];
     parse_outcome outcome = options_parse(&syntax, &a.common, argc, argv, path);
     if (outcome != PARSE_GO) return options_exit_status(outcome);

@@ -10,13 +10,14 @@
  *   3. text                         token ids from text and back
  *   4. sessions                     logits from token ids (KV cache and scratch)
  *   5. sampling                     next token from logits
- *   6. compress and export          checkpoint in, checkpoint out
- *   7. audit                        where every byte of a checkpoint goes
- *   8. fidelity                     what a compressed model lost against a reference
- *   9. receipts                     what was promised and measured, kept with the model and checked
- *  10. sweep                        the same for many codecs and widths, with a report
- *  11. speed                       beside the limits of the machine
- *  12. single linears               the codecs without a model
+ *   6. chat                         conversations in the format that a model knows
+ *   7. compress and export          checkpoint in, checkpoint out
+ *   8. audit                        where every byte of a checkpoint goes
+ *   9. fidelity                     what a compressed model lost against a reference
+ *  10. receipts                     what was promised and measured, kept with the model and checked
+ *  11. sweep                        the same for many codecs and widths, with a report
+ *  12. speed                        beside the limits of the machine
+ *  13. single linears               the codecs without a model
  *
  * Conventions
  *   - Strings are UTF-8 and NUL-terminated unless a length is given. Lengths and counts are size_t.
@@ -236,7 +237,50 @@ QINS_API void qins_sampler_free(qins_sampler *sampler);
 /* Order of filters: temperature, top-k, top-p, min-p, as transformers applies them. */
 QINS_API int32_t qins_sample(qins_sampler *sampler, const float *logits);
 
-/* ---- 6. Compress and export -------------------------------------------------------------------- */
+/* ---- 6. Chat ---------------------------------------------------------------------------------- */
+
+typedef enum qins_chat_role { QINS_CHAT_SYSTEM, QINS_CHAT_USER, QINS_CHAT_ASSISTANT } qins_chat_role;
+
+typedef struct qins_chat_message {
+    qins_chat_role role;
+    const char *text;
+    size_t n_bytes;
+} qins_chat_message;
+
+/* The format in which a model expects a conversation. Templates (chat_template of tokenizer_config.json,
+ * tokenizer.chat_template of a GGUF file) are Jinja programs, which are not run: the format that a template writes is
+ * told by the strings in it. */
+typedef struct qins_chat qins_chat;
+
+/* Strings live as long as the chat. */
+typedef struct qins_chat_info {
+    const char *format;         /* "chatml", "llama-3" ...; "plain" (User: ... Assistant: ...) for models without one */
+    bool has_template;          /* the model has a template, */
+    bool is_own;                /* and this is its format */
+    const char *default_system; /* what the template says where there is no system message; NULL for nothing */
+    const char *stop_text;      /* ends an answer where no token does; NULL when tokens do */
+    bool system_in_user;        /* the system message goes into the first message of the user */
+} qins_chat_info;
+
+/* format: NULL for the model's own, or chatml, phi-4, llama-3, llama-2, mistral-v0, mistral-v1, mistral-v3,
+ * mistral-v3-tekken, mistral-v7, phi-3, zephyr, gemma, plain. The model must outlive the chat, which the caller owns.
+ */
+QINS_API qins_status qins_chat_new(const qins_model *model, const char *format, qins_chat **chat, qins_error *err);
+QINS_API void qins_chat_free(qins_chat *chat);
+QINS_API void qins_chat_get_info(const qins_chat *chat, qins_chat_info *info);
+/* Whether this token ends an answer. */
+QINS_API bool qins_chat_is_end(const qins_chat *chat, int32_t id);
+
+/* Ids of messages[0..n), for qins_session_eval; after a user's message they open the answer. continues: they follow an
+ * answer that is in the session already, without the token that ended it. Texts of messages cannot become special
+ * tokens. BOS is where the template puts it, or else where the tokenizer does. *ids is freed with qins_free. */
+QINS_API qins_status qins_chat_tokenize(const qins_chat *chat, const qins_chat_message *messages, size_t n,
+                                        bool continues, int32_t **ids, size_t *n_ids, qins_error *err);
+/* The same as text (NUL-terminated, n_bytes excludes the NUL, freed with qins_free): what the template writes. */
+QINS_API qins_status qins_chat_render(const qins_chat *chat, const qins_chat_message *messages, size_t n,
+                                      bool continues, char **text, size_t *n_bytes, qins_error *err);
+
+/* ---- 7. Compress and export -------------------------------------------------------------------- */
 
 typedef enum qins_codec {
     QINS_CODEC_NONE = 0,     /* tensors copied as they are */
@@ -390,7 +434,7 @@ typedef struct qins_export_options {
 QINS_API qins_status qins_export(const char *model_path, const char *out_path, const qins_export_options *options,
                                  uint64_t *stored_bytes, qins_error *err);
 
-/* ---- 7. Audit ------------------------------------------------------------------------------------ */
+/* ---- 8. Audit ------------------------------------------------------------------------------------ */
 
 /* Where bytes go. One entry per parameter of the checkpoint; two for a fused matrix of which only some rows are
  * encoded: NAME, the encoded rows, and NAME.rest, the plain ones. */
@@ -449,7 +493,7 @@ QINS_API qins_status qins_audit_kv_bytes(const qins_audit *audit, int key_bits, 
 /* Context length the model was trained for. */
 QINS_API size_t qins_audit_max_position(const qins_audit *audit);
 
-/* ---- 8. Fidelity ---------------------------------------------------------------------------------- */
+/* ---- 9. Fidelity ---------------------------------------------------------------------------------- */
 
 typedef struct qins_verify_options {
     const char *text; /* text to score on; NULL = a built-in public-domain one */
@@ -548,7 +592,7 @@ QINS_API void qins_verify_result_free(qins_verify_result *result);
 QINS_API qins_status qins_verify_write_html(const qins_verify_result *result, const char *reference_name,
                                             const char *model_name, const char *path, qins_error *err);
 
-/* ---- 9. Receipts ------------------------------------------------------------------------------------ */
+/* ---- 10. Receipts ------------------------------------------------------------------------------------ */
 
 /* A qins directory carries a receipt, qins_receipt.json: what it was made from and how (written by qins_compress), and
  * what was measured on it. docs/format.md. */
@@ -588,7 +632,7 @@ typedef struct qins_receipt_options {
 QINS_API qins_status qins_receipt_check(const char *model_path, const qins_receipt_options *options, size_t *n_broken,
                                         qins_error *err);
 
-/* ---- 10. Sweep -------------------------------------------------------------------------------------- */
+/* ---- 11. Sweep -------------------------------------------------------------------------------------- */
 
 /* One way to compress the reference. */
 typedef struct qins_sweep_request {
@@ -644,7 +688,7 @@ QINS_API const qins_sweep_point *qins_sweep_get(const qins_sweep *sweep, size_t 
 QINS_API qins_status qins_sweep_write_html(const qins_sweep *sweep, const char *path, const char *title,
                                            const char *about, qins_error *err);
 
-/* ---- 11. Speed --------------------------------------------------------------------------------------- */
+/* ---- 12. Speed --------------------------------------------------------------------------------------- */
 
 enum {
     QINS_BENCH_WIDTHS = 6, /* 3 to 8 bits */
@@ -698,7 +742,7 @@ QINS_API qins_status qins_bench(const char *model_path, const qins_bench_options
 QINS_API qins_status qins_bench_page(const qins_bench_result *result, const char *model_name, char **html,
                                      size_t *n_bytes, qins_error *err);
 
-/* ---- 12. Single linears ----------------------------------------------------------------------------- */
+/* ---- 13. Single linears ----------------------------------------------------------------------------- */
 
 typedef struct qins_linear qins_linear;
 

@@ -22,8 +22,6 @@ exits 2 "a word that is near nothing gets the list" qins compress a b --codec zs
 says "takes gauss, log, rational, uniform, trellis, none or lossless, not 'zstd9'"
 exits 2 "an option that is near nothing" qins audit a --xyzzy
 says "unknown option '--xyzzy' (see 'qins audit --help')"
-exits 2 "chat is not there, and not suggested" qins chat a
-says "qins: unknown command 'chat' (see 'qins --help')"
 
 exits 2 "a number out of range" qins compress a b --bits 12
 says "option '--bits' takes a number from 2 to 9, not '12'"
@@ -71,7 +69,7 @@ done
 exits 2 "no command" qins
 exits 0 "help" qins --help
 check "the help fits a screen" test "$(wc -l <"$work/out")" -le 25
-for command in compress audit verify sweep run bench tokenize logits export; do
+for command in compress audit verify sweep run chat bench tokenize logits export; do
     exits 0 "help of $command" qins $command --help
     check "no line of it is wider than 80 columns" awk 'length > 80 { print; bad = 1 } END { exit bad }' "$work/out"
     for option in --json --threads --help; do
