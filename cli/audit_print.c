@@ -51,11 +51,11 @@ static int name_width(const qins_audit *audit) {
 
 static void print_tensors(const qins_audit *audit) {
     int width = name_width(audit);
-    printf("%-*s  %-14s %-9s %-6s %-8s %-7s %5s %14s %14s\n", width, "tensor", "shape", "role", "dtype", "codec",
+    printf("%-*s  %-14s %-9s %-6s %-15s %-7s %5s %14s %14s\n", width, "tensor", "shape", "role", "dtype", "codec",
            "storage", "bits", "source B", "stored B");
     for (size_t i = 0; i < qins_audit_count(audit); i++) {
         const qins_audit_tensor *t = qins_audit_get(audit, i);
-        printf("%-*s  %-14s %-9s %-6s %-8s %-7s %5.4g %14s %14s\n", width, t->name,
+        printf("%-*s  %-14s %-9s %-6s %-15s %-7s %5.4g %14s %14s\n", width, t->name,
                format_shape(t->shape, t->n_dims).text, t->role, t->dtype, t->codec, t->storage, t->bits,
                format_count(t->source_bytes).text, format_count(t->bytes).text);
     }

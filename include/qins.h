@@ -289,7 +289,9 @@ typedef enum qins_codec {
     QINS_CODEC_GAUSS = 3,    /* Lloyd-Max levels of N(0,1) */
     QINS_CODEC_UNIFORM = 4,  /* equal steps */
     QINS_CODEC_SPARSE = 5,   /* equal steps with a zero among them: what uniform becomes with sparsity */
-    QINS_CODEC_TRELLIS = 6   /* 2 to 6 bits: twice the levels, half of them at a time; 7 and 8 bits are gauss */
+    QINS_CODEC_TRELLIS = 6,  /* 2 to 6 bits: twice the levels, half of them at a time; 7 and 8 bits are gauss */
+    /* 3 to 7 bits: the trellis with equal steps, for an entropy coder; 8 bits are uniform. What file_bpw makes */
+    QINS_CODEC_UNIFORM_TRELLIS = 7
 } qins_codec;
 
 typedef enum qins_storage {
@@ -350,7 +352,9 @@ typedef struct qins_compress_options {
                    included. Without calibration: the largest width for all linears within it */
     uint64_t max_bytes; /* of the file of weights */
     double max_kl;      /* KL divergence from the source in nats a token: the smallest file found to be within it */
-    double file_bpw;    /* > 0: uniform codes of this many bits in the file, entropy-coded; sets codec, bits and pack */
+    /* > 0: codes of equal steps that take this many bits in the file, entropy-coded. Sets bits, pack and the codec:
+     * uniform trellis, but uniform where that is asked for or weights are pruned. */
+    double file_bpw;
     /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
      * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:
      * docs/codecs.md */

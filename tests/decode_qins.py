@@ -160,7 +160,7 @@ def decode(name, entry, tensors):
         return np.sign(z) * (1 - abs(z)) / (float(tensors[name + ".alpha"][0]) * abs(z))
     table = tensors.get(name + ".table", tensors.get(f"qins.table.{entry['codec']}.{entry['bits']}"))
     places = unpack(codes, entry["bits"])
-    if entry["codec"] == "trellis":
+    if entry["codec"] in ("trellis", "uniform_trellis"):
         places = trellis_places(places)
     w = table.astype(np.float64)[places[:n, :k]]
     scales = tensors[name + ".scales"]

@@ -24,6 +24,8 @@ void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits) {
         qins_sparse_codebook(book, bits);
     else if (codec == QINS_CODEC_TRELLIS)
         qins_trellis_codebook(book, bits);
+    else if (codec == QINS_CODEC_UNIFORM_TRELLIS)
+        qins_uniform_trellis_codebook(book, bits);
     else
         qins_uniform_codebook(book, bits);
 }

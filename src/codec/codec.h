@@ -20,7 +20,8 @@ enum {
     QINS_TILE_CODES = QINS_PANEL_ROWS * QINS_TILE_COLS,
     QINS_TRELLIS_MIN_BITS = 2,
     QINS_TRELLIS_MAX_BITS = 6,
-    QINS_MAX_TRELLIS_LEVELS = 2 << QINS_TRELLIS_MAX_BITS
+    QINS_UNIFORM_TRELLIS_MAX_BITS = 7,
+    QINS_MAX_TRELLIS_LEVELS = 2 << QINS_UNIFORM_TRELLIS_MAX_BITS
 };
 
 /* Alpha outside would overflow the FP32 table (largest entry 254/alpha) or round to zero in the file. */
@@ -36,6 +37,7 @@ typedef struct qins_codebook {
     size_t n_levels;        /* of the table: 2^bits */
     float table[QINS_MAX_LEVELS];
     double sigma;                  /* gauss, uniform, trellis: table units that a standard deviation takes */
+    float step;                    /* equal steps: table units between neighbouring levels; 0 for other tables */
     bool sorted;                   /* gauss, uniform, trellis: table ascends and what follows is filled in */
     float bounds[QINS_MAX_LEVELS]; /* midpoints; bounds[i] lies between table[i] and table[i+1], the last is infinite */
     float cells_per_unit;
@@ -43,10 +45,20 @@ typedef struct qins_codebook {
     uint8_t cell_code[QINS_CELLS + 3];
 } qins_codebook;
 
-enum { QINS_CODEC_COUNT = QINS_CODEC_TRELLIS + 1 };
-/* Equal steps. */
+enum { QINS_CODEC_COUNT = QINS_CODEC_UNIFORM_TRELLIS + 1 };
+/* Equal steps, for which a rate can be asked. */
 static inline bool qins_codec_is_uniform(qins_codec codec) {
-    return codec == QINS_CODEC_UNIFORM || codec == QINS_CODEC_SPARSE;
+    return codec == QINS_CODEC_UNIFORM || codec == QINS_CODEC_SPARSE || codec == QINS_CODEC_UNIFORM_TRELLIS;
+}
+/* Twice as many levels as codes, chosen in rings of rows. */
+static inline bool qins_codec_is_trellis(qins_codec codec) {
+    return codec == QINS_CODEC_TRELLIS || codec == QINS_CODEC_UNIFORM_TRELLIS;
+}
+/* What a codec is at a width: the trellises end where their tables no longer fit a byte, or no longer pay. */
+static inline qins_codec qins_codec_at_width(qins_codec codec, int bits) {
+    if (codec == QINS_CODEC_TRELLIS && bits > QINS_TRELLIS_MAX_BITS) return QINS_CODEC_GAUSS;
+    if (codec == QINS_CODEC_UNIFORM_TRELLIS && bits > QINS_UNIFORM_TRELLIS_MAX_BITS) return QINS_CODEC_UNIFORM;
+    return codec;
 }
 /* Its table depends on the width alone. */
 static inline bool qins_codec_has_fixed_table(qins_codec codec) {
@@ -102,6 +114,16 @@ double qins_normal_quantile(double p);
  * rows before it, in the same column, choose which half. The rows of a panel form a ring: 0, 8, 1, 9, .. 7, 15, and 0
  * again, so that the one before, and the one before that, are found by moving lanes of registers of any width. */
 void qins_trellis_codebook(qins_codebook *book, int bits);
+/* Equal steps, for an entropy coder: 3 to 7 bits. */
+void qins_uniform_trellis_codebook(qins_codebook *book, int bits);
+/* The code that chooses a level, 0, 1, .. in ascending order of value, where the bits of the rows before are 0. Up to 6
+ * bits of equal steps are labelled so that the two levels that differ in the lowest bit lie on either side of zero:
+ * that bit is scrambled by the rows before, and the coder would miss a difference in probability. */
+static inline unsigned qins_trellis_label(unsigned level, int bits, bool equal_steps) {
+    if (!equal_steps || bits > QINS_TRELLIS_MAX_BITS) return level >> 1;
+    int k = (int)level - (1 << bits), magnitude = k < 0 ? ~k : k;
+    return ((unsigned)magnitude & ~1u) | (level >> 1 & 1u);
+}
 /* Mean squared error of N(0,1) at its best scale, as tools/make_trellis.py measured it. */
 double qins_trellis_error(int bits);
 static inline size_t qins_ring_row(size_t step) {
@@ -142,20 +164,22 @@ void qins_sparse_codebook(qins_codebook *book, int bits);
 /* The table of a codec that has a fixed one. */
 void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits);
 
-/* rate.c: uniform codes whose step is chosen for an entropy coder. price: share of the rate-distortion slope that
- * rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
+/* rate.c: codes of equal steps, `codec`, whose step is chosen for an entropy coder. price: share of the rate-distortion
+ * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
 #define QINS_RATE_PRICE 0.5
-/* sparsity: > 0 for the table with a zero, which the smallest values up to this share of all become. */
+/* sparsity: codec sparse: the share of values that become the zero of its table. */
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
-int qins_rate_width(double rate, double price, double sparsity);
+int qins_rate_width(qins_codec codec, double rate, double price, double sparsity);
 /* Rate of the smallest step of a width, whose levels reach four standard deviations: the most it can hold. */
-double qins_rate_of_least_step(int bits, double sparsity, double *length);
+double qins_rate_of_least_step(qins_codec codec, int bits, double sparsity, double *length);
 /* Step in standard deviations that brings N(0,1) to `rate` bits a code; length[2^bits]: -log2 of the codes'
  * probabilities. */
-double qins_rate_step(int bits, double rate, double price, double sparsity, double *length);
-/* Scale of a row for the uniform table at a step in units of its root mean square. pruned: squares that it had besides
- * x. */
-float qins_rate_scale(const float *x, size_t n, double pruned, double step);
+double qins_rate_step(qins_codec codec, int bits, double rate, double price, double sparsity, double *length);
+/* Scale of a row for a table of equal steps at a step in units of its root mean square. pruned: squares that it had
+ * besides x. */
+float qins_rate_scale(const qins_codebook *book, const float *x, size_t n, double pruned, double step);
+/* Uniform trellis: the price of bits as a pull to zero. Least of (v - q)^2 + pull * q^2 instead of (v - q)^2. */
+double qins_rate_pull(double price, double step);
 
 /* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
 static inline int qins_cell_of(const qins_codebook *book, float u) {
@@ -249,7 +273,7 @@ typedef enum qins_part {
     QINS_PART_CODES,  /* packed: U8 [panels][tiles][tile bytes]; seed: "stored" U8 [N][K]; f32: "z" F32 [N][K] */
     QINS_PART_SIGNS,  /* seed: I8 [N][K] */
     QINS_PART_SCALES, /* packed: F32, tensor [1], row [panels*16], group [panels][groups][16] */
-    QINS_PART_TABLE,  /* packed: F32 [2^bits]; trellis: [2^(bits+1)] */
+    QINS_PART_TABLE,  /* packed: F32 [2^bits]; trellises: [2^(bits+1)] */
     QINS_PART_RANGE,  /* seed: F32 [2] = log_min, log_max */
     QINS_PART_ALPHA,  /* rational: F32 [1] */
     QINS_PART_COUNT

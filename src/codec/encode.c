@@ -36,7 +36,7 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
     bool packed = o->storage == QINS_STORAGE_PACKED;
     if (o->rotate == QINS_AUTO) o->rotate = packed ? QINS_ON : QINS_OFF;
     if (o->scale == QINS_SCALE_AUTO) o->scale = packed ? QINS_SCALE_ROW : QINS_SCALE_TENSOR;
-    if (o->codec == QINS_CODEC_TRELLIS && (o->bits == 7 || o->bits == 8)) o->codec = QINS_CODEC_GAUSS;
+    if (packed) o->codec = qins_codec_at_width(o->codec, o->bits);
     const char *codec = qins_codec_name(o->codec), *storage = qins_storage_name(o->storage);
     int max_bits = o->codec == QINS_CODEC_LOG ? 9 : 8;
     if (*codec == '?' || *storage == '?' || *qins_scale_name(o->scale) == '?')
@@ -44,14 +44,13 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
                          (int)o->storage, (int)o->scale);
     if (o->codec == QINS_CODEC_NONE) return QINS_OK;
     int min_bits = qins_codec_min_bits(o->codec);
-    if (o->codec == QINS_CODEC_TRELLIS) max_bits = QINS_TRELLIS_MAX_BITS;
     if (packed && (o->bits < min_bits || o->bits > max_bits))
         return qins_fail(err, QINS_ERR_ARGUMENT, "bits: codec %s takes %d to %d, not %d", codec, min_bits, max_bits,
                          o->bits);
     if (o->storage == QINS_STORAGE_SEED && o->codec != QINS_CODEC_LOG)
         return qins_fail(err, QINS_ERR_ARGUMENT, "storage seed (u8 + i8) belongs to codec log, not %s", codec);
-    if (o->codec == QINS_CODEC_TRELLIS && packed && o->scale == QINS_SCALE_GROUP)
-        return qins_fail(err, QINS_ERR_ARGUMENT, "codec trellis takes a scale a row or tensor, not a group");
+    if (qins_codec_is_trellis(o->codec) && packed && o->scale == QINS_SCALE_GROUP)
+        return qins_fail(err, QINS_ERR_ARGUMENT, "codec %s takes a scale a row or tensor, not a group", codec);
     if (o->storage == QINS_STORAGE_F32 && o->codec != QINS_CODEC_RATIONAL)
         return qins_fail(err, QINS_ERR_ARGUMENT, "storage f32 (coordinates) belongs to codec rational, not %s", codec);
     if (!packed && (o->rotate == QINS_ON || o->scale != QINS_SCALE_TENSOR))
@@ -64,7 +63,7 @@ qins_status qins_encode_resolve(qins_encode_options *o, qins_error *err) {
         return qins_fail(err, QINS_ERR_ARGUMENT, "group size: expected a multiple of 4, not %zu", o->group_size);
     if (o->codec == QINS_CODEC_UNIFORM && o->sparsity > 0) o->codec = QINS_CODEC_SPARSE;
     if (o->rate != 0 && !(qins_codec_is_uniform(o->codec) && packed && o->scale == QINS_SCALE_ROW && o->rate > 0))
-        return qins_fail(err, QINS_ERR_ARGUMENT, "a rate goes with codec uniform, packed storage and a scale a row");
+        return qins_fail(err, QINS_ERR_ARGUMENT, "a rate goes with equal steps, packed storage and a scale a row");
     bool has_zero = o->codec == QINS_CODEC_LOG || o->codec == QINS_CODEC_RATIONAL;
     bool can_prune = o->codec == QINS_CODEC_SPARSE || (has_zero && o->rotate != QINS_ON);
     if (o->sparsity != 0 && !(o->sparsity > 0 && o->sparsity < 1 && can_prune))
@@ -119,7 +118,7 @@ qins_status qins_encode_parts(size_t n_rows, size_t n_cols, const qins_encode_op
              set_part(&parts[QINS_PART_ALPHA], "F32", 4, 1, &one);
     } else {
         size_t codes[3] = {panels, qins_n_tiles(n_cols), qins_tile_bytes(o->bits)},
-               levels = (size_t)(o->codec == QINS_CODEC_TRELLIS ? 2 : 1) << o->bits;
+               levels = (size_t)(qins_codec_is_trellis(o->codec) ? 2 : 1) << o->bits;
         size_t by_row = panels * QINS_PANEL_ROWS, by_group[3] = {panels, groups, QINS_PANEL_ROWS};
         ok = set_part(&parts[QINS_PART_CODES], "U8", 1, 3, codes) &&
              set_part(&parts[QINS_PART_TABLE], "F32", 4, 1, &levels);
@@ -176,10 +175,10 @@ static void row_scales(const encoder *e, const float *row, double pruned, float 
     }
     size_t step = e->options.scale == QINS_SCALE_GROUP ? e->options.group_size : e->n_cols;
     if (e->rate_step > 0) {
-        scales[0] = qins_rate_scale(row, e->n_cols, pruned, e->rate_step);
+        scales[0] = qins_rate_scale(&e->book, row, e->n_cols, pruned, e->rate_step);
         return;
     }
-    if (e->book.codec == QINS_CODEC_TRELLIS) {
+    if (qins_codec_is_trellis(e->book.codec)) {
         scales[0] = qins_trellis_scale(&e->book, needs_thorough_search(e) ? &e->scalar : NULL, row, e->n_cols);
         return;
     }
@@ -304,10 +303,10 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     /* The file holds alpha as FP32. */
     if (o->codec == QINS_CODEC_RATIONAL && !fit_alpha) qins_rational_codebook(&e->book, bits, (float)o->alpha);
     if (qins_codec_has_fixed_table(o->codec)) qins_fixed_codebook(&e->book, o->codec, bits);
-    if (o->codec == QINS_CODEC_TRELLIS) qins_trellis_scalar(&e->scalar, bits);
+    if (qins_codec_is_trellis(o->codec)) qins_trellis_scalar(&e->scalar, bits);
     if (o->rate > 0) {
         double length[QINS_MAX_LEVELS];
-        e->rate_step = qins_rate_step(bits, o->rate, 0, o->sparsity, length);
+        e->rate_step = qins_rate_step(o->codec, bits, o->rate, 0, o->sparsity, length);
     }
     bool fit_scale = o->codec != QINS_CODEC_RATIONAL && o->scale == QINS_SCALE_TENSOR;
     if (!fit_alpha && !fit_scale) return QINS_OK;
@@ -315,7 +314,7 @@ static qins_status fit_tensor(encoder *e, qins_error *err) {
     size_t n = 0;
     qins_status status = take_sample(e, &sample, &n, err);
     if (status != QINS_OK) return status;
-    if (fit_scale && o->codec == QINS_CODEC_TRELLIS)
+    if (fit_scale && qins_codec_is_trellis(o->codec))
         e->tensor_scale = qins_trellis_scale(&e->book, &e->scalar, sample, n);
     else if (fit_scale)
         e->tensor_scale = qins_fit_scale(&e->book, sample, n, true);
@@ -409,7 +408,7 @@ static bool encode_panel(const encoder *e, size_t panel, const chunk *out, size_
     uint8_t *codes = out->codes + slot * out->code_stride;
     float *scales = out->scales != NULL ? out->scales + slot * out->scale_stride : NULL;
     size_t n_groups = group_count(e->n_cols, &e->options);
-    bool together = e->book.codec == QINS_CODEC_TRELLIS;
+    bool together = qins_codec_is_trellis(e->book.codec);
     if (scales != NULL) memset(scales, 0, out->scale_stride * sizeof *scales);
     for (size_t r = 0; r < rows; r++) {
         double pruned = 0;
@@ -455,7 +454,7 @@ static qins_status encode_chunk(const encoder *e, size_t first_panel, size_t n_p
     bool no_memory = false;
 #pragma omp parallel
     {
-        size_t rows = e->book.codec == QINS_CODEC_TRELLIS ? QINS_PANEL_ROWS : 1;
+        size_t rows = qins_codec_is_trellis(e->book.codec) ? QINS_PANEL_ROWS : 1;
         panel_scratch s = {qins_alloc(e->n_cols, rows * sizeof(float)),
                            qins_alloc(group_count(e->n_cols, &e->options), rows * sizeof(float)),
                            qins_alloc(e->n_cols, QINS_PANEL_ROWS * sizeof(uint16_t))};

@@ -218,7 +218,7 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
                                 qins_error *err) {
     size_t tile_rows = qins_max_size(1, LANES / o->n_scales), n = f->n;
     bool no_memory = false;
-    if (book->codec == QINS_CODEC_TRELLIS)
+    if (qins_codec_is_trellis(book->codec))
         return qins_feedback_round_trellis(f, book, o, w, n_rows, scales, codes, error, err);
 #pragma omp parallel
     {

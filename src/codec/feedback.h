@@ -38,6 +38,9 @@ typedef struct qins_feedback_options {
      * the one of least D_j (v_j - q_j)^2 / scale^2 + price is taken. NULL: the nearest. For tables that are sorted. */
     const float *price;
     const uint8_t *price_of; /* [n_rows]: which of several prices, one after another, a row takes; NULL: the first */
+    /* Uniform trellis: [n_rows], price of bits as a pull to zero: of (v_j - q_j)^2 D_j + pull * mean(D) * q_j^2 the
+     * least is taken, and rows of a panel count alike in units of their scales. NULL: no price. */
+    const float *pull;
     /* Share of the weights of a row that becomes 0, for tables that have one: of the whole row, or of every
      * sparse_group neighbours (which divide 128). Those whose loss D_j v_j^2 is least (SparseGPT, Frantar and Alistarh,
      * 2023: D_j is 1 / [H^-1]_jj of the columns from j on), or, by_magnitude, the smallest of w. */
@@ -47,7 +50,7 @@ typedef struct qins_feedback_options {
 } qins_feedback_options;
 
 /* Rounds rows w[n_rows][f->n]. scales[n_rows]: on entry the best for nearest rounding, on return those chosen; a row
- * whose scale is 0 becomes all zero codes of the table's nearest to 0. codes[n_rows][f->n], of the trellis codec all
+ * whose scale is 0 becomes all zero codes of the table's nearest to 0. codes[n_rows][f->n], of the trellis codecs all
  * rows of its panels. error[n_rows] (may be NULL): (w-q) H' (w-q)^T, H' the damped H. Parallel over rows; needs
  * qins_dense_begin. */
 qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *book, const qins_feedback_options *options,
@@ -58,7 +61,7 @@ qins_status qins_feedback_round(const qins_feedback *f, const qins_codebook *boo
 
 /* Scale number i of those tried for a row. */
 float qins_feedback_trial_scale(const qins_feedback_options *options, float scale, size_t i);
-/* qins_feedback_round for the trellis codec: the rows of a panel are rounded together, so that the scales tried are
+/* qins_feedback_round for the trellis codecs: the rows of a panel are rounded together, so that the scales tried are
  * the same multiple for all of them. No prices. */
 qins_status qins_feedback_round_trellis(const qins_feedback *f, const qins_codebook *book,
                                         const qins_feedback_options *options, const float *w, size_t n_rows,

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static const char *const codec_names[] = {"none", "log", "rational", "gauss", "uniform", "sparse", "trellis"};
+static const char *const codec_names[] = {"none",    "log",    "rational", "gauss",
+                                          "uniform", "sparse", "trellis",  "uniform_trellis"};
 static const char *const storage_names[] = {"packed", "seed", "f32"};
 static const char *const scale_names[] = {"row", "tensor", "group"};
 

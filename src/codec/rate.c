@@ -4,10 +4,15 @@
  * (H. Gish and J. Pierce, 1968), where the best fixed-width table loses 0.57 to 0.72. Rounding may prefer the cheaper
  * code: of a code and its neighbours the one of least error^2 + lambda * bits, lambda = PRICE * 2 ln 2 * step^2 / 12,
  * the slope of the distortion at that step.
+ *
+ * Levels of equal steps chosen by the trellis (trellis.c) leave 0.1 bit (entropy-coded trellis quantisation: Fischer
+ * and Wang, 1992). There the price of a level q of N(0,1), q^2 / (2 ln 2) bits and a constant, is a pull to zero.
  */
 #include "codec/codec.h"
 
 enum { PRICE_ROUNDS = 8, BISECTIONS = 40 };
+/* Squared error of the trellis of equal steps, in squares of the step: measured (tests/unit/test_trellis.c). */
+static const double TRELLIS_ERROR = 0.275;
 /* A range of levels up to here (standard deviations, either side) clips about one weight in 16,000. */
 static const double RANGE_SIGMAS = 4.0;
 
@@ -59,42 +64,77 @@ static double rate_of(const grid *g, double step, double price, double *length) 
     return entropy;
 }
 
-static double least_step(int bits) {
-    return 2.0 * RANGE_SIGMAS / (double)((size_t)1 << bits);
+double qins_rate_pull(double price, double step) {
+    return price * TRELLIS_ERROR * step * step;
 }
 
-static double rate_at_least_step(int bits, double price, double sparsity, double *length) {
-    const grid g = make_grid(bits, sparsity);
-    return rate_of(&g, least_step(bits), price, length);
+/* The same of a trellis. Which rows came before makes the lowest bit of a code as good as random; the others name two
+ * pairs of levels. */
+static double trellis_rate(int bits, double step, double price, double *length) {
+    size_t n_levels = (size_t)2 << bits, n_codes = n_levels / 2;
+    double below = 0, entropy = 0, unit = step * (1 + qins_rate_pull(price, step));
+    for (size_t c = 0; c < n_codes; c++)
+        length[c] = 0;
+    for (size_t i = 0; i < n_levels; i++) {
+        double up_to = i + 1 < n_levels ? normal_below(((double)(i + 1) - 0.5 * (double)n_levels) * unit) : 1;
+        size_t first = qins_trellis_label((unsigned)i, bits, true) & ~(size_t)1;
+        length[first] += 0.5 * (up_to - below);
+        below = up_to;
+    }
+    for (size_t c = 0; c < n_codes; c += 2) {
+        double p = fmax(length[c], 1e-12);
+        length[c] = length[c + 1] = -log2(p);
+        entropy += 2 * p * length[c];
+    }
+    return entropy;
 }
 
-int qins_rate_width(double rate, double price, double sparsity) {
+typedef struct source {
+    qins_codec codec;
+    int bits;
+    double price, sparsity;
+} source;
+
+static double rate_at(const source *s, double step, double *length) {
+    if (s->codec == QINS_CODEC_UNIFORM_TRELLIS) return trellis_rate(s->bits, step, s->price, length);
+    const grid g = make_grid(s->bits, s->sparsity);
+    return rate_of(&g, step, s->price, length);
+}
+
+static double least_step(qins_codec codec, int bits) {
+    return 2.0 * RANGE_SIGMAS / (double)((size_t)1 << (bits + (codec == QINS_CODEC_UNIFORM_TRELLIS)));
+}
+
+int qins_rate_width(qins_codec codec, double rate, double price, double sparsity) {
     double length[QINS_MAX_LEVELS];
     int bits = QINS_MIN_BITS;
-    while (bits < 8 && rate_at_least_step(bits, price, sparsity, length) < rate)
-        bits++;
+    for (; bits < 8; bits++) {
+        const source s = {qins_codec_at_width(codec, bits), bits, price, sparsity};
+        if (rate_at(&s, least_step(s.codec, bits), length) >= rate) break;
+    }
     return bits;
 }
 
-double qins_rate_of_least_step(int bits, double sparsity, double *length) {
-    return rate_at_least_step(bits, 0, sparsity, length);
+double qins_rate_of_least_step(qins_codec codec, int bits, double sparsity, double *length) {
+    const source s = {qins_codec_at_width(codec, bits), bits, 0, sparsity};
+    return rate_at(&s, least_step(s.codec, bits), length);
 }
 
-double qins_rate_step(int bits, double rate, double price, double sparsity, double *length) {
-    const grid g = make_grid(bits, sparsity);
-    double lo = least_step(bits), hi = 16.0; /* from there on the rate falls with the step */
-    if (rate_of(&g, lo, price, length) <= rate) return lo;
+double qins_rate_step(qins_codec codec, int bits, double rate, double price, double sparsity, double *length) {
+    const source s = {qins_codec_at_width(codec, bits), bits, price, sparsity};
+    double lo = least_step(s.codec, bits), hi = 16.0; /* from there on the rate falls with the step */
+    if (rate_at(&s, lo, length) <= rate) return lo;
     for (int i = 0; i < BISECTIONS; i++) {
         double middle = sqrt(lo * hi);
-        *(rate_of(&g, middle, price, length) > rate ? &lo : &hi) = middle;
+        *(rate_at(&s, middle, length) > rate ? &lo : &hi) = middle;
     }
-    rate_of(&g, hi, price, length);
+    rate_at(&s, hi, length);
     return hi;
 }
 
-float qins_rate_scale(const float *x, size_t n, double pruned, double step) {
+float qins_rate_scale(const qins_codebook *book, const float *x, size_t n, double pruned, double step) {
     double sum = pruned;
     for (size_t i = 0; i < n; i++)
         sum += (double)x[i] * (double)x[i];
-    return (float)(0.5 * step * sqrt(sum / (double)n)); /* neighbouring levels of the table are two units apart */
+    return (float)(step * sqrt(sum / (double)n) / (double)book->step);
 }

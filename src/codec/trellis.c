@@ -13,6 +13,9 @@
  * next one.
  *
  * Levels by tools/make_trellis.py: 0.25 to 0.29 bit nearer to the rate-distortion bound than Lloyd-Max levels.
+ *
+ * The table of the uniform trellis, made for an entropy coder, has equal steps: (2 k + 1) or k, k = -2^b .. 2^b - 1, in
+ * the order of qins_trellis_label.
  */
 #include "codec/simd.h"
 
@@ -45,6 +48,18 @@ void qins_trellis_codebook(qins_codebook *book, int bits) {
         book->table[half - 1 - i] = -(float)levels_of[bits].half[i];
     }
     qins_codebook_sort(book);
+}
+
+void qins_uniform_trellis_codebook(qins_codebook *book, int bits) {
+    int n = 2 << bits;
+    bool odd = bits <= QINS_TRELLIS_MAX_BITS; /* with 7 bits the 256 levels just fit a byte */
+    *book = (qins_codebook){
+        .codec = QINS_CODEC_UNIFORM_TRELLIS, .bits = bits + 1, .n_levels = (size_t)n, .step = odd ? 2 : 1};
+    book->sigma = (double)book->step * n / 8; /* four standard deviations either side */
+    for (int i = 0; i < n; i++) {
+        unsigned place = 2 * qins_trellis_label((unsigned)i, bits, true) | ((unsigned)i & 1u);
+        book->table[place] = (float)(odd ? 2 * i - (n - 1) : i - n / 2);
+    }
 }
 
 double qins_trellis_error(int bits) {

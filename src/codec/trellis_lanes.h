@@ -47,8 +47,10 @@ static void trellis_walk(int start, trellis_work *w, float *total) {
     memcpy(total, cost[start], sizeof cost[start]);
 }
 
-static void trellis_trace(const trellis_work *w, const int32_t *start, size_t ld, size_t n, uint16_t *codes) {
+static void trellis_trace(const qins_codebook *book, const trellis_work *w, const int32_t *start, size_t ld, size_t n,
+                          uint16_t *codes) {
     int32_t state[TRELLIS_LANES], code[TRELLIS_LANES];
+    int bits = book->bits - 1;
     memcpy(state, start, sizeof state);
     for (size_t t = QINS_PANEL_ROWS; t-- > 0;) {
         size_t row = qins_ring_row(t);
@@ -56,11 +58,25 @@ static void trellis_trace(const trellis_work *w, const int32_t *start, size_t ld
             int32_t s = state[l], second = w->came[t][l] >> (STATES * start[l] + s) & 1;
             int32_t even = (s ^ second) & 1 ? w->place[t][2][l] : w->place[t][0][l];
             int32_t odd = (s ^ second) & 1 ? w->place[t][3][l] : w->place[t][1][l];
-            code[l] = (s >> 1 ? odd : even) >> 1 ^ second;
+            code[l] = (int32_t)qins_trellis_label((unsigned)(s >> 1 ? odd : even), bits, !book->sorted) ^ second;
             state[l] = s >> 1 | second << 1;
         }
         for (size_t l = 0; l < n; l++)
             codes[row * ld + l] = (uint16_t)code[l];
+    }
+}
+
+/* Positions nearest to x in an ascending table. */
+static void nearest_positions(const qins_codebook *book, const float *table, const float *x, uint16_t *position) {
+    if (book->sorted) {
+        nearest_of(book, x, TRELLIS_LANES, 1.0f, position);
+        return;
+    }
+    float last = (float)(book->n_levels - 1);
+    for (size_t l = 0; l < TRELLIS_LANES; l++) {
+        float at = (x[l] - table[0]) / book->step + 0.5f;
+        at = at > 0 ? at : 0;
+        position[l] = (uint16_t)(int32_t)(at < last ? at : last);
     }
 }
 
@@ -73,14 +89,14 @@ static void trellis_group(const qins_codebook *book, const float *padded, const 
         float x[TRELLIS_LANES] = {0}, weights[TRELLIS_LANES] = {0};
         uint16_t position[TRELLIS_LANES];
         size_t row = qins_ring_row(t);
-        float limit = 64 * book->table[book->n_levels - 1]; /* far from the padding of the table */
+        float limit = 64 * padded[TABLE_PAD + book->n_levels - 1]; /* far from the padding of the table */
         for (size_t l = 0; l < n; l++) {
             float v = u[row * ld + l];
             v = v > -limit ? v : -limit;
             x[l] = v < limit ? v : limit;
             weights[l] = weight[row * ld + l];
         }
-        nearest_of(book, x, TRELLIS_LANES, 1.0f, position);
+        nearest_positions(book, padded + TABLE_PAD, x, position);
         trellis_costs(padded + TABLE_PAD, t, x, weights, position, &w);
     }
     float best[TRELLIS_LANES], total[TRELLIS_LANES];
@@ -93,7 +109,7 @@ static void trellis_group(const qins_codebook *book, const float *padded, const 
             start[l] = better ? s : start[l];
         }
     }
-    trellis_trace(&w, start, ld, n, codes);
+    trellis_trace(book, &w, start, ld, n, codes);
 }
 
 static void trellis(const qins_codebook *book, const float *u, const float *weight, size_t ld, size_t n,
@@ -102,7 +118,13 @@ static void trellis(const qins_codebook *book, const float *u, const float *weig
     float padded[QINS_MAX_TRELLIS_LEVELS + 2 * TABLE_PAD];
     for (size_t i = 0; i < TABLE_PAD; i++)
         padded[i] = padded[TABLE_PAD + book->n_levels + i] = far;
-    memcpy(padded + TABLE_PAD, book->table, book->n_levels * sizeof *padded);
+    if (book->sorted) {
+        memcpy(padded + TABLE_PAD, book->table, book->n_levels * sizeof *padded);
+    } else {
+        float lowest = book->table[2 * qins_trellis_label(0, book->bits - 1, true)];
+        for (size_t i = 0; i < book->n_levels; i++)
+            padded[TABLE_PAD + i] = lowest + (float)i * book->step;
+    }
     for (size_t l = 0; l < n; l += TRELLIS_LANES)
         trellis_group(book, padded, u + l, weight + l, ld, qins_min_size(TRELLIS_LANES, n - l), codes + l);
 }

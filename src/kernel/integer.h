@@ -37,7 +37,7 @@ typedef enum qins_integer_kind {
     QINS_INTEGER_NONE, /* not integers, or too large: multiplied in FP32 */
     QINS_INTEGER_8,
     QINS_INTEGER_16,
-    QINS_INTEGER_TRELLIS, /* int8 entries of the trellis codec */
+    QINS_INTEGER_TRELLIS, /* int8 entries of the trellis codecs */
     QINS_INTEGER_KINDS
 } qins_integer_kind;
 
@@ -63,7 +63,7 @@ void qins_integer_table_make(qins_integer_table *table, const float *entries, in
 static inline unsigned qins_trellis_index(unsigned place, int bits) {
     return place / 2 | (place % 2) << bits;
 }
-/* The same of the 2^(bits+1) floats of a trellis, by qins_trellis_index. */
+/* The same of the 2^(bits+1) floats of a trellis, by qins_trellis_index; of 7 bits if entry i is i - 128. */
 void qins_integer_table_make_trellis(qins_integer_table *table, const float *entries, int bits);
 
 static inline int qins_integer_entry(const qins_integer_table *t, unsigned code) {

@@ -224,6 +224,12 @@ static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *t
     vi own = load(plane + V * part), other = load(plane + V * (1 - part)),
        before = part == 1 ? other : rotate_rows(other);
     vi changed = _mm256_xor_si256(own, _mm256_and_si256(rotate_rows(own), bytes_of(pair ? 0x55 : 0x11)));
+    if (bits == 7) { /* the entry itself: the place in a table of equal steps */
+        vi entry = _mm256_or_si256(_mm256_and_si256(move_bit(before, from, 0), bytes_of(0x01)),
+                                   _mm256_and_si256(move_bit(changed, from, 1), bytes_of(0x1e)));
+        entry = _mm256_or_si256(entry, _mm256_and_si256(pairs(tile + 512, block, part, 5), bytes_of(0x60)));
+        return _mm256_or_si256(entry, _mm256_and_si256(spread(tile + 768, block, part), bytes_of(0x80)));
+    }
     vi index = _mm256_and_si256(move_bit(changed, from, 0), bytes_of(pair ? 0x03 : 0x0f));
     if (bits == 2)
         return _mm256_shuffle_epi8(t->r[0],

@@ -184,7 +184,8 @@ static inline vi row_before_that(vi rows) {
     const vi from = _mm512_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14);
     return _mm512_permutexvar_epi32(from, rows);
 }
-/* Index into a table of bits + 1: the code with its lowest bit changed, and on top the bit of the row before. */
+/* Index into a table of bits + 1: the code with its lowest bit changed, and on top the bit of the row before. Of 7 bits
+ * the entry. */
 static inline __attribute__((always_inline)) vi trellis_index(const uint8_t *tile, int bits, unsigned block) {
     enum { XOR_AND = 0x78 }; /* truth table of a ^ (b & c), a first */
     bool pair = bits <= 3;
@@ -202,8 +203,12 @@ static inline __attribute__((always_inline)) vi trellis_index(const uint8_t *til
         return choose_bits(0x0f, low, top);
     case 5:
         return choose_bits(0x0f, low, choose_bits(0x10, spread(tile + 512, block, 4), top));
-    default:
+    case 6:
         return choose_bits(0x0f, low, choose_bits(0x30, pairs(tile + 512, block, 4), top));
+    default: /* the entry itself: the place in a table of equal steps */
+        return choose_bits(0x01, move_bit(row_before(plane), from, 0),
+                           choose_bits(0x1e, move_bit(changed, from, 1),
+                                       choose_bits(0x60, pairs(tile + 512, block, 5), spread(tile + 768, block, 7))));
     }
 }
 
@@ -273,7 +278,8 @@ static inline __attribute__((always_inline)) vi look_up_8(const table_8 *t, cons
 static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *t, const uint8_t *tile, int bits,
                                                                 unsigned block, unsigned part) {
     (void)part;
-    return look_up(t, bits + 1, trellis_index(tile, bits, block));
+    vi index = trellis_index(tile, bits, block);
+    return bits == 7 ? index : look_up(t, bits + 1, index);
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
                                                              bool curved, unsigned block, unsigned part, vi w[2]) {

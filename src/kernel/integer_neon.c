@@ -148,8 +148,10 @@ static inline __attribute__((always_inline)) vi look_up_trellis(const table_8 *t
     const uint8_t *plane = tile + 64 * (block / per_plane);
     vi before = part >= 2 ? load(plane + V * (part - 2)) : rotate_half(plane, part + 2), one = vdupq_n_u8(1);
     vi changed = vandq_u8(shift_right(rotate_half(plane, part), from), one);
-    vi top = vshlq_u8(vandq_u8(shift_right(before, from), one), vdupq_n_s8((int8_t)bits));
-    return look_up(t, bits + 1, vorrq_u8(veorq_u8(codes(tile, bits, block, part), changed), top));
+    vi code = veorq_u8(codes(tile, bits, block, part), changed), last = vandq_u8(shift_right(before, from), one);
+    if (bits == 7) /* the entry itself: the place in a table of equal steps, as a signed byte */
+        return veorq_u8(vorrq_u8(vshlq_n_u8(code, 1), last), vdupq_n_u8(QINS_ENTRY_BIAS));
+    return look_up(t, bits + 1, vorrq_u8(code, vshlq_u8(last, vdupq_n_s8((int8_t)bits))));
 }
 static inline __attribute__((always_inline)) void look_up_16(const table_16 *t, const uint8_t *tile, int bits,
                                                              bool curved, unsigned block, unsigned part, vi w[2]) {

@@ -370,6 +370,7 @@ WIDTH_TRELLIS(3)
 WIDTH_TRELLIS(4)
 WIDTH_TRELLIS(5)
 WIDTH_TRELLIS(6)
+WIDTH_TRELLIS(7)
 WIDTH_16(3)
 WIDTH_16(4)
 WIDTH_16(5)
@@ -384,7 +385,7 @@ WIDTH_16(8)
 #define BY_WIDTH(function)                                                                                             \
     {                                                                                                                  \
         [2] = {NULL, NULL, NULL, function##_2_trellis}, [3] = EACH(function, 3), [4] = EACH(function, 4),              \
-        [5] = EACH(function, 5), [6] = EACH(function, 6), [7] = BOTH(function, 7), [8] = BOTH(function, 8)             \
+        [5] = EACH(function, 5), [6] = EACH(function, 6), [7] = EACH(function, 7), [8] = BOTH(function, 8)             \
     }
 
 const qins_integer_kernels QINS_INTEGER_NAME = {

@@ -348,7 +348,7 @@ void qins_matrix_from_parts(qins_matrix *m, size_t n_rows, size_t n_cols, const 
         m->scales = parts[QINS_PART_SCALES];
         m->scale = options->scale;
         m->group_size = options->group_size;
-        m->trellis = options->codec == QINS_CODEC_TRELLIS;
+        m->trellis = qins_codec_is_trellis(options->codec);
         if (m->trellis)
             qins_integer_table_make_trellis(&m->integers, m->table, m->bits);
         else if (m->scale != QINS_SCALE_GROUP)

@@ -48,9 +48,19 @@ void qins_integer_table_make(qins_integer_table *table, const float *entries, in
     table->curved = table->kind == QINS_INTEGER_16 && bits >= CURVED_BITS && find_segments(table, entries, bits);
 }
 
+/* 7 bits: kernels compute the entries of equal steps and look up none. */
+static void make_trellis_7(qins_integer_table *table, const float *entries) {
+    for (unsigned place = 0; place < QINS_INTEGER_LEVELS; place++)
+        if (entries[place] != (float)((int)place - QINS_ENTRY_BIAS)) return;
+    table->kind = QINS_INTEGER_TRELLIS;
+    for (unsigned place = 0; place < QINS_INTEGER_LEVELS; place++)
+        table->low[qins_trellis_index(place, 7)] = (uint8_t)place;
+}
+
 void qins_integer_table_make_trellis(qins_integer_table *table, const float *entries, int bits) {
     float by_index[QINS_MAX_TRELLIS_LEVELS];
     *table = (qins_integer_table){.kind = QINS_INTEGER_NONE};
+    if (bits == 7) make_trellis_7(table, entries);
     if (bits > QINS_TRELLIS_MAX_BITS) return;
     for (unsigned place = 0; place < 2u << bits; place++)
         by_index[qins_trellis_index(place, bits)] = entries[place];

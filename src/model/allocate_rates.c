@@ -13,9 +13,9 @@ static bool takes_part(const qins_plan_item *item) {
 }
 
 /* Most bits a code that levels of a width reach four standard deviations at. */
-static double rate_at_width(int bits, double sparsity) {
+static double rate_at_width(qins_codec codec, int bits, double sparsity) {
     double length[QINS_MAX_LEVELS];
-    return qins_rate_of_least_step(bits, sparsity, length);
+    return qins_rate_of_least_step(codec, bits, sparsity, length);
 }
 
 /* What rows cost on average in a matrix counts in full; how a row differs from it in this power: it is measured on few
@@ -81,16 +81,18 @@ static int width_for(const float *rates, size_t n_rows, const double most[QINS_M
 }
 
 qins_status qins_allocate_rates(const float *const *losses, qins_plan *plan, qins_error *err) {
+    qins_codec codec = QINS_CODEC_UNIFORM;
     double wanted = 0, sparsity = 0, low = -64, high = 128, most[QINS_MAX_BITS + 1];
     for (size_t i = 0; i < plan->n_items; i++) {
         if (!takes_part(&plan->items[i])) continue;
-        wanted = plan->items[i].options.rate; /* both the same for all */
+        wanted = plan->items[i].options.rate; /* the same for all, all three */
+        codec = plan->items[i].wanted;
         sparsity = plan->items[i].options.sparsity;
     }
     if (wanted <= 0) return QINS_OK;
     water w = {.least = fmax(wanted - DEEPEST, 1)};
     for (int bits = QINS_MIN_BITS; bits <= 8; bits++)
-        most[bits] = rate_at_width(bits, sparsity);
+        most[bits] = rate_at_width(codec, bits, sparsity);
     for (int i = 0; i < 60; i++) {
         w.level = 0.5 * (low + high);
         *(mean_rate(plan, losses, &w) > wanted ? &high : &low) = w.level;

@@ -135,7 +135,7 @@ static qins_status new_rounding(const qins_plan_item *item, rounding **out, qins
     if (r->codes == NULL || r->scales == NULL || r->packed == NULL)
         return qins_fail_memory(err, n_rows * n_cols * sizeof *r->codes, "codes");
     qins_fixed_codebook(&r->book, item->options.codec, item->options.bits);
-    if (item->options.codec == QINS_CODEC_TRELLIS) qins_trellis_scalar(&r->scalar, item->options.bits);
+    if (qins_codec_is_trellis(item->options.codec)) qins_trellis_scalar(&r->scalar, item->options.bits);
     return QINS_OK;
 }
 
@@ -145,7 +145,7 @@ static void fit_scales(const qins_plan_item *item, const float *w, size_t n_rows
 #pragma omp parallel for schedule(dynamic, 8)
     for (size_t row = 0; row < n_rows; row++) {
         const float *x = w + row * n_cols;
-        r->scales[row] = item->options.codec == QINS_CODEC_TRELLIS
+        r->scales[row] = qins_codec_is_trellis(item->options.codec)
                              ? qins_trellis_scale(&r->book, thorough ? &r->scalar : NULL, x, n_cols)
                              : qins_fit_scale(&r->book, x, n_cols, thorough);
     }
@@ -153,7 +153,7 @@ static void fit_scales(const qins_plan_item *item, const float *w, size_t n_rows
 
 /* w: pruned. */
 static void round_to_nearest(const float *w, size_t n_rows, size_t n_cols, rounding *r) {
-    if (r->book.codec == QINS_CODEC_TRELLIS) {
+    if (qins_codec_is_trellis(r->book.codec)) {
 #pragma omp parallel for schedule(static)
         for (size_t row = 0; row < n_rows; row += QINS_PANEL_ROWS)
             qins_trellis_encode_panel(&r->book, w + row * n_cols, qins_min_size(QINS_PANEL_ROWS, n_rows - row), n_cols,
@@ -176,9 +176,9 @@ static qins_status fit_and_round(const qins_plan_item *item, const float *w, siz
     size_t n_cols = (size_t)item->parameter->shape[1];
     float *copy = NULL;
     double length[QINS_MAX_LEVELS];
-    double step = o->rate > 0 ? qins_rate_step(o->bits, o->rate, 0, o->sparsity, length) : 0;
+    double step = o->rate > 0 ? qins_rate_step(o->codec, o->bits, o->rate, 0, o->sparsity, length) : 0;
     for (size_t row = 0; row < n_rows && step > 0; row++)
-        r->scales[row] = qins_rate_scale(w + row * n_cols, n_cols, 0, step);
+        r->scales[row] = qins_rate_scale(&r->book, w + row * n_cols, n_cols, 0, step);
     if (o->sparsity > 0) {
         copy = qins_alloc_aligned(n_rows * n_cols, sizeof *copy);
         if (copy == NULL) return qins_fail_memory(err, n_rows * n_cols * sizeof *copy, "pruned rows");
@@ -209,7 +209,7 @@ static qins_status round_with_search(const qins_plan_item *item, const float *w,
                                      rounding *r, qins_error *err) {
     qins_feedback_options o = feedback_options(item);
     /* The 16 rows of a panel of the trellis share one factor, and the error is smooth. */
-    bool together = r->book.codec == QINS_CODEC_TRELLIS;
+    bool together = qins_codec_is_trellis(r->book.codec);
     o.n_scales = together ? 4 : 8;
     o.scale_lo = together ? 0.92 : 0.85;
     o.scale_hi = 1.1;
@@ -223,7 +223,9 @@ typedef struct row_steps {
     uint8_t *kind; /* [n_rows] */
     double rate, steps[RATE_KINDS];
     bool used[RATE_KINDS];
-    float *price; /* [RATE_KINDS][n_levels] */
+    size_t n_codes;
+    float *price; /* [RATE_KINDS][n_codes] */
+    float *pull;  /* [n_rows] */
     uint32_t *counts;
     uint8_t *row_class;
 } row_steps;
@@ -231,19 +233,21 @@ typedef struct row_steps {
 static void free_steps(row_steps *s) {
     free(s->kind);
     free(s->price);
+    free(s->pull);
     free(s->counts);
     free(s->row_class);
 }
 
-static qins_status new_steps(const qins_plan_item *item, const rounding *r, size_t n_rows, row_steps *s,
-                             qins_error *err) {
-    size_t n_levels = r->book.n_levels;
+static qins_status new_steps(const qins_plan_item *item, size_t n_rows, row_steps *s, qins_error *err) {
+    size_t n_codes = (size_t)1 << item->options.bits;
     *s = (row_steps){.kind = qins_alloc(n_rows, 1),
-                     .price = qins_alloc(RATE_KINDS * n_levels, sizeof *s->price),
-                     .counts = qins_alloc(n_rows * n_levels, sizeof *s->counts),
+                     .n_codes = n_codes,
+                     .price = qins_alloc(RATE_KINDS * n_codes, sizeof *s->price),
+                     .pull = qins_alloc(n_rows, sizeof *s->pull),
+                     .counts = qins_alloc(n_rows * n_codes, sizeof *s->counts),
                      .row_class = qins_alloc(n_rows, 1)};
-    if (s->kind == NULL || s->price == NULL || s->counts == NULL || s->row_class == NULL)
-        return qins_fail_memory(err, n_rows * n_levels * sizeof *s->counts, "rates of rows");
+    if (s->kind == NULL || s->price == NULL || s->pull == NULL || s->counts == NULL || s->row_class == NULL)
+        return qins_fail_memory(err, n_rows * n_codes * sizeof *s->counts, "rates of rows");
     for (size_t row = 0; row < n_rows; row++) {
         double rate = item->row_rates != NULL ? (double)item->row_rates[row] : item->options.rate;
         double kind = item->row_rates != NULL ? round(rate * RATE_GRID) : 0;
@@ -255,32 +259,32 @@ static qins_status new_steps(const qins_plan_item *item, const rounding *r, size
 }
 
 /* Steps and prices when every rate is `more` than wanted. price_unit: price of a bit in units of the squared scale. */
-static void set_steps(row_steps *s, const qins_plan_item *item, const qins_codebook *book, double more,
-                      double price_unit) {
+static void set_steps(row_steps *s, const qins_plan_item *item, double more, double price_unit) {
+    const qins_encode_options *o = &item->options;
     double length[QINS_MAX_LEVELS];
     const double least = 0.5;
     for (size_t k = 0; k < RATE_KINDS; k++) {
         if (!s->used[k]) continue;
         double rate = (item->row_rates != NULL ? (double)k / RATE_GRID : s->rate) + more;
-        s->steps[k] = qins_rate_step(book->bits, fmax(rate, least), QINS_RATE_PRICE, item->options.sparsity, length);
-        for (size_t c = 0; c < book->n_levels; c++)
-            s->price[k * book->n_levels + c] = (float)(price_unit * length[c]);
+        s->steps[k] = qins_rate_step(o->codec, o->bits, fmax(rate, least), QINS_RATE_PRICE, o->sparsity, length);
+        for (size_t c = 0; c < s->n_codes; c++)
+            s->price[k * s->n_codes + c] = (float)(price_unit * length[c]);
     }
 }
 
 /* Bits a code that the coder will need, with tables for classes of rows. */
 static double rate_by_classes(row_steps *s, const rounding *r, size_t n_rows, size_t n_cols) {
     double together = 0, apart = 0;
-    memset(s->counts, 0, n_rows * r->book.n_levels * sizeof *s->counts);
+    memset(s->counts, 0, n_rows * s->n_codes * sizeof *s->counts);
     for (size_t row = 0; row < n_rows; row++)
         for (size_t k = 0; k < n_cols; k++)
-            s->counts[row * r->book.n_levels + r->codes[row * n_cols + k]]++;
-    if (!qins_row_classes(s->counts, n_rows, r->book.n_levels, s->row_class, &together, &apart)) return -1;
+            s->counts[row * s->n_codes + r->codes[row * n_cols + k]]++;
+    if (!qins_row_classes(s->counts, n_rows, s->n_codes, s->row_class, &together, &apart)) return -1;
     return fmin(together, apart) / ((double)n_rows * (double)n_cols);
 }
 
-/* Uniform codes of a wanted entropy: rounding with feedback that prefers the cheaper code. What the price does to the
- * rate depends on H, so the steps are corrected after each trial. */
+/* Codes of equal steps and a wanted entropy: rounding with feedback that prefers the cheaper code. What the price does
+ * to the rate depends on H, so the steps are corrected after each trial. */
 static qins_status round_to_rate(const qins_plan_item *item, const float *w, size_t n_rows, const qins_feedback *f,
                                  rounding *r, qins_error *err) {
     double more = 0, mean_d = 0;
@@ -289,14 +293,20 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
     /* lambda of codec/rate.c in units of the squared scale, half a step */
     const double price_unit = QINS_RATE_PRICE * 2.0 * log(2.0) / 3.0 * mean_d;
     row_steps s;
-    qins_status status = new_steps(item, r, n_rows, &s, err);
+    qins_status status = new_steps(item, n_rows, &s, err);
     for (int trial = 0; trial < RATE_TRIALS && status == QINS_OK; trial++) {
-        set_steps(&s, item, &r->book, more, price_unit);
+        set_steps(&s, item, more, price_unit);
         for (size_t row = 0; row < n_rows; row++)
-            r->scales[row] = qins_rate_scale(w + row * f->n, f->n, 0, s.steps[s.kind[row]]);
+            r->scales[row] = qins_rate_scale(&r->book, w + row * f->n, f->n, 0, s.steps[s.kind[row]]);
+        for (size_t row = 0; row < n_rows; row++)
+            s.pull[row] = (float)qins_rate_pull(QINS_RATE_PRICE, s.steps[s.kind[row]]);
         qins_feedback_options o = feedback_options(item);
-        o.price = s.price;
-        o.price_of = s.kind;
+        if (qins_codec_is_trellis(r->book.codec)) {
+            o.pull = s.pull;
+        } else {
+            o.price = s.price;
+            o.price_of = s.kind;
+        }
         status = qins_feedback_round(f, &r->book, &o, w, n_rows, r->scales, r->codes, NULL, err);
         double found = status == QINS_OK ? rate_by_classes(&s, r, n_rows, f->n) : 0;
         if (found < 0) status = qins_fail_memory(err, n_rows * sizeof(size_t), "classes of rows");
@@ -310,7 +320,7 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
 /* Table entry of a code. */
 static float entry_of(const rounding *r, size_t n_cols, size_t row, size_t k) {
     unsigned code = r->codes[row * n_cols + k];
-    if (r->book.codec != QINS_CODEC_TRELLIS) return r->book.table[code];
+    if (!qins_codec_is_trellis(r->book.codec)) return r->book.table[code];
     size_t lane = row % QINS_PANEL_ROWS, panel = row - lane;
     return r->book.table[qins_trellis_place(code, r->codes[(panel + qins_ring_before(lane)) * n_cols + k],
                                             r->codes[(panel + qins_ring_before_that(lane)) * n_cols + k])];
@@ -337,7 +347,7 @@ static void pack(const qins_plan_item *item, size_t n_rows, size_t n_cols, round
     for (size_t p = 0; p < panels; p++) {
         size_t first = p * QINS_PANEL_ROWS;
         size_t rows =
-            r->book.codec == QINS_CODEC_TRELLIS ? QINS_PANEL_ROWS : qins_min_size(QINS_PANEL_ROWS, n_rows - first);
+            qins_codec_is_trellis(r->book.codec) ? QINS_PANEL_ROWS : qins_min_size(QINS_PANEL_ROWS, n_rows - first);
         qins_pack_panel(r->codes + first * n_cols, n_cols, rows, n_cols, item->options.bits,
                         r->packed + p * panel_bytes);
     }

@@ -521,7 +521,8 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
                           qins_compress_result *result, qins_error *err) {
     qins_compress_options resolved = *options;
     if (options->file_bpw > 0) {
-        resolved.linear.codec = QINS_CODEC_UNIFORM; /* sparse with sparsity */
+        bool uniform = options->linear.codec == QINS_CODEC_UNIFORM || options->linear.sparsity > 0;
+        resolved.linear.codec = uniform ? QINS_CODEC_UNIFORM : QINS_CODEC_UNIFORM_TRELLIS;
         resolved.pack = QINS_PACK_ENTROPY;
     }
     job j = {.options = &resolved, .errors = json_object(), .result = {.predicted_kl = -1, .measured_kl = -1}};

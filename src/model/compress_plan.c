@@ -56,11 +56,11 @@ uint64_t qins_plan_encoded_bytes(const qins_plan_item *item) {
 }
 
 qins_codec qins_plan_codec(const qins_plan_item *item, int bits) {
-    return !item->trellis ? item->options.codec : bits > QINS_TRELLIS_MAX_BITS ? QINS_CODEC_GAUSS : QINS_CODEC_TRELLIS;
+    return qins_codec_at_width(item->wanted, bits);
 }
 
 int qins_plan_min_bits(const qins_plan_item *item) {
-    return qins_codec_min_bits(item->trellis ? QINS_CODEC_TRELLIS : item->options.codec);
+    return qins_codec_min_bits(item->wanted);
 }
 
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
@@ -87,6 +87,7 @@ static qins_status plan_kept(qins_plan_item *item, qins_error *err) {
     const qins_encoded_tensor *t = item->parameter->encoded;
     item->encode = item->keep = true;
     item->options = t->options;
+    item->wanted = t->options.codec;
     qins_status status = qins_encode_parts(t->n_rows, t->n_cols, &item->options, item->parts, err);
     if (status != QINS_OK || t->rest == NULL) return status;
     item->type = t->rest->type;
@@ -114,11 +115,13 @@ static qins_status plan_parameter(const qins_compress_options *o, const qins_hpa
     if (table) {
         item->options.bits = o->embed_bits == QINS_EMBED_AUTO ? QINS_DEFAULT_EMBED_BITS : o->embed_bits;
         item->options.rate = item->options.sparsity = 0;
+        if (qins_codec_is_uniform(item->options.codec)) item->options.codec = QINS_CODEC_UNIFORM;
         item->options.storage = QINS_STORAGE_PACKED;
     }
     item->encode = true;
-    item->trellis = item->options.codec == QINS_CODEC_TRELLIS;
+    item->wanted = item->options.codec;
     status = qins_encode_resolve(&item->options, err);
+    if (!qins_codec_is_trellis(item->wanted)) item->wanted = item->options.codec; /* uniform has become sparse */
     if (status == QINS_OK) status = qins_plan_set_bits(item, item->options.bits, err);
     return status == QINS_OK ? QINS_OK : qins_prefix(err, status, "tensor %s", p->name);
 }
@@ -186,7 +189,7 @@ static qins_status choose_bits(const qins_compress_options *o, qins_plan *plan, 
     return QINS_OK;
 }
 
-/* Uniform codes whose linears take file_bpw bits a weight once they are entropy-coded, scales included. */
+/* Codes of equal steps whose linears take file_bpw bits a weight once they are entropy-coded, scales included. */
 static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, qins_error *err) {
     /* What Huffman codes and chunks take beyond the entropy, measured at 3 to 5 bits (docs/entropy.md): more with rates
      * by row, which take wider codes, coded one by one. */
@@ -202,7 +205,7 @@ static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, 
     double rate = o->file_bpw - (values > 0 ? scales / values : 0) - coder_bits;
     if (!(rate >= 1) || rate > 7)
         return qins_fail(err, QINS_ERR_ARGUMENT, "file-bpw: expected 1.1 to 7, not %g", o->file_bpw);
-    int bits = qins_rate_width(rate, QINS_RATE_PRICE, o->linear.sparsity);
+    int bits = qins_rate_width(o->linear.codec, rate, QINS_RATE_PRICE, o->linear.sparsity);
     for (size_t i = 0; i < plan->n_items; i++) {
         qins_plan_item *item = &plan->items[i];
         if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;

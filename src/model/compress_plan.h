@@ -13,8 +13,8 @@ typedef struct qins_plan_item {
     bool keep;            /* it is encoded already and is copied */
     qins_row_split split; /* owned; no pieces: not split */
     qins_encode_options options;
-    bool trellis;     /* options.codec is trellis up to 6 bits, and gauss above */
-    float *row_rates; /* owned; wanted bits a code of every encoded row. NULL: options.rate for all */
+    qins_codec wanted; /* what options.codec is at widths that it has: qins_codec_at_width */
+    float *row_rates;  /* owned; wanted bits a code of every encoded row. NULL: options.rate for all */
     qins_part_info parts[QINS_PART_COUNT];
     ptrdiff_t index[QINS_PART_COUNT]; /* in the writer; -1 for none */
     ptrdiff_t plain_index;            /* of the plain tensor or the plain rows */

@@ -13,7 +13,7 @@ static qins_plan make_plan(qins_parameter parameters[N_ITEMS], double rate) {
         qins_encode_defaults(&plan.items[i].options);
         plan.items[i].parameter = &parameters[i];
         plan.items[i].encode = true;
-        plan.items[i].options.codec = QINS_CODEC_UNIFORM;
+        plan.items[i].options.codec = plan.items[i].wanted = QINS_CODEC_UNIFORM;
         plan.items[i].options.scale = QINS_SCALE_ROW;
         plan.items[i].options.rotate = QINS_ON;
         plan.items[i].options.rate = rate;
@@ -38,8 +38,9 @@ static void rates_follow_the_losses_and_keep_their_average(void **state) {
         for (size_t i = 0; i < N_ITEMS; i++)
             for (size_t r = 0; r < N_ROWS; r++) {
                 sum += (double)plan.items[i].row_rates[r];
-                assert_true((double)plan.items[i].row_rates[r] <=
-                            qins_rate_of_least_step(plan.items[i].options.bits, 0, length) + 1e-6);
+                assert_true(
+                    (double)plan.items[i].row_rates[r] <=
+                    qins_rate_of_least_step(plan.items[i].options.codec, plan.items[i].options.bits, 0, length) + 1e-6);
             }
         assert_close(sum / (N_ITEMS * N_ROWS), rate, 0.07); /* steps of 1/8 */
         /* Four times the loss of a matrix is a bit, twice that of a row 0.7 of half a bit. */

@@ -41,12 +41,22 @@ static double least_cost(const qins_codebook *book, const double *u, const doubl
     return least;
 }
 
+/* Every table: 2 to 6 bits of trellis, 3 to 7 of equal steps. */
+enum { N_TABLES = 10 };
+static int table_bits(int i) {
+    return i < 5 ? 2 + i : i - 2;
+}
+static qins_codec table_codec(int i) {
+    return i < 5 ? QINS_CODEC_TRELLIS : QINS_CODEC_UNIFORM_TRELLIS;
+}
+
 static void codes_have_the_least_error_of_all(void **state) {
     (void)state;
     rng r = {11};
-    for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_TRELLIS_MAX_BITS; bits++) {
+    for (int i_table = 0; i_table < N_TABLES; i_table++) {
+        int bits = table_bits(i_table);
         qins_codebook book;
-        qins_trellis_codebook(&book, bits);
+        qins_fixed_codebook(&book, table_codec(i_table), bits);
         for (size_t n_rows = 16; n_rows >= 13; n_rows -= 3) {
             enum { N = 20 };
             float u[ROWS * N], weight[ROWS * N];
@@ -79,9 +89,9 @@ static void implementations_give_the_same_codes(void **state) {
     const qins_codec_simd *tables[8];
     size_t n_tables = qins_all_codec_simd(tables, 8);
     rng r = {5};
-    for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_TRELLIS_MAX_BITS; bits++) {
+    for (int i_table = 0; i_table < N_TABLES; i_table++) {
         qins_codebook book;
-        qins_trellis_codebook(&book, bits);
+        qins_fixed_codebook(&book, table_codec(i_table), table_bits(i_table));
         float u[ROWS * COLS], weight[ROWS * COLS];
         uint16_t expected[ROWS * COLS], found[ROWS * COLS];
         for (size_t i = 0; i < ROWS * COLS; i++) {
@@ -128,10 +138,11 @@ static void error_is_the_one_that_was_promised(void **state) {
  * no tile. */
 static void stored_parts_decode_by_the_definition(void **state) {
     (void)state;
-    for (int bits = QINS_TRELLIS_MIN_BITS; bits <= QINS_TRELLIS_MAX_BITS; bits++) {
+    for (int i_table = 0; i_table < N_TABLES; i_table++) {
+        int bits = table_bits(i_table);
         matrix m = matrix_normal(21, 70, 0.02, (uint64_t)bits);
         memset(m.data + 3 * 70, 0, 70 * sizeof *m.data); /* a row of zeros */
-        qins_encode_options o = plain_options(QINS_CODEC_TRELLIS, bits);
+        qins_encode_options o = plain_options(table_codec(i_table), bits);
         o.scale = QINS_SCALE_ROW;
         encoded e = encode(&m, &o);
         assert_int_equal(e.info[QINS_PART_TABLE].shape[0], 2u << bits);
@@ -226,6 +237,30 @@ static void feedback_rounds_panels(void **state) {
     matrix_free(&x);
 }
 
+/* The levels of equal steps in ascending order: their labels are all places of the table, neighbours in value are four
+ * subsets in turn, and up to 6 bits the codes of a pair lie on either side of zero at magnitudes a step apart. */
+static void equal_steps_are_labelled_in_pairs(void **state) {
+    (void)state;
+    for (int bits = 3; bits <= QINS_UNIFORM_TRELLIS_MAX_BITS; bits++) {
+        qins_codebook book;
+        qins_uniform_trellis_codebook(&book, bits);
+        bool seen[QINS_MAX_TRELLIS_LEVELS] = {false};
+        float before = 0;
+        for (unsigned i = 0; i < book.n_levels; i++) {
+            unsigned place = 2 * qins_trellis_label(i, bits, true) | (i & 1u);
+            assert_false(seen[place]);
+            seen[place] = true;
+            assert_int_equal((place & 1u) | (place >> 1 & 1u) << 1, i % 4);
+            assert_true(i == 0 || book.table[place] == before + book.step);
+            before = book.table[place];
+        }
+        for (unsigned place = 0; bits <= QINS_TRELLIS_MAX_BITS && place < book.n_levels; place++) {
+            float a = book.table[place], b = book.table[place ^ 2u];
+            assert_true((a < 0) != (b < 0) && fabsf(fabsf(a) - fabsf(b)) == book.step);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_have_the_least_error_of_all),
@@ -233,6 +268,7 @@ int main(void) {
         cmocka_unit_test(error_is_the_one_that_was_promised),
         cmocka_unit_test(stored_parts_decode_by_the_definition),
         cmocka_unit_test(feedback_rounds_panels),
+        cmocka_unit_test(equal_steps_are_labelled_in_pairs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
