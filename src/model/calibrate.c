@@ -190,7 +190,7 @@ static void mlp_input(const calibrator *c, const qins_layer *layer, size_t seque
 /* gate, up and gate_up are matrices 0, 1 and 2 of the group */
 static void inner_activations(const calibrator *c, const qins_group *g, const float *x, size_t n, size_t inner,
                               float *out) {
-    bool gated = g->matrices[0].w != NULL || g->matrices[2].w != NULL;
+    bool gated = qins_group_has(g, 0) || qins_group_has(g, 2);
     if (!gated) {
         qins_group_apply(g, 1, x, n, out, inner);
         qins_activate(c->h->activation, out, n * inner);

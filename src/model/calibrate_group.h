@@ -9,8 +9,9 @@ enum { QINS_MAX_GROUP = 4 };
 /* One matrix in the basis of its group: as it is, then as it was rounded. */
 typedef struct qins_group_matrix {
     const qins_affine *affine;
-    const qins_plan_item *item; /* NULL: stays as it is */
-    float *w;                   /* [n_rows][n_cols] */
+    const qins_plan_item *item;  /* NULL: stays as it is */
+    float *w;                    /* [n_rows][n_cols]; NULL when it is not present, or coded */
+    struct qins_rounding *coded; /* once it is rounded, where kernels multiply codes of all its rows: faster than w */
 } qins_group_matrix;
 
 /* q, k and v; gate and up; or one alone. */
@@ -22,7 +23,12 @@ typedef struct qins_group {
     size_t n_tokens;
     float *held_moments; /* the same of inputs that are not rounded on; NULL without */
     size_t n_held_tokens;
+    void *inputs; /* of coded matrices: some vectors of 16-bit integers */
 } qins_group;
+
+static inline bool qins_group_has(const qins_group *g, size_t m) {
+    return g->matrices[m].w != NULL || g->matrices[m].coded != NULL;
+}
 
 /* Decodes the matrices that are present. items[i] belongs to affines[i]. */
 qins_status qins_group_open(qins_group *g, const qins_affine *const *affines, const qins_plan_item *const *items,

@@ -41,7 +41,7 @@ static const struct {
      4,
      QINS_PACK_NONE},
     {"packed",
-     {.codec = QINS_CODEC_GAUSS, .bits = 5, .rotate = QINS_ON, .scale = QINS_SCALE_ROW},
+     {.codec = QINS_CODEC_UNIFORM_TRELLIS, .bits = 7, .rotate = QINS_ON, .scale = QINS_SCALE_ROW},
      8,
      QINS_PACK_ENTROPY},
 };
