@@ -1,6 +1,7 @@
 /* What attention_vector.h needs, with AVX-512 (F, BW, DQ, VL). SPDX-License-Identifier: MIT */
 #define QINS_VECTOR_LANES  16
 #define QINS_VECTOR_CHUNKS 4
+#define QINS_VECTOR_FOURS
 #include "kernel/attention_vector.h"
 
 #include <immintrin.h>
@@ -58,4 +59,24 @@ INLINE float sum_lanes(vf v) {
 
 INLINE float max_lanes(vf v) {
     return _mm512_reduce_max_ps((__m512)v);
+}
+
+INLINE __m512 add_pairs(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+/* In each 128 bits, four sums of as many values. */
+INLINE __m512 sum_quarters(const vf v[4]) {
+    __m512d a = _mm512_castps_pd(add_pairs((__m512)v[0], (__m512)v[1])),
+            b = _mm512_castps_pd(add_pairs((__m512)v[2], (__m512)v[3]));
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+}
+
+INLINE __m512 add_halves(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+INLINE vf sum_fours(vf v[4][4]) {
+    return (vf)add_halves(add_halves(sum_quarters(v[0]), sum_quarters(v[1])),
+                          add_halves(sum_quarters(v[2]), sum_quarters(v[3])));
 }

@@ -13,6 +13,7 @@
  *   lookup(table, bits, codes)      table entries, by the lowest `bits` bits of each word
  *   sum_lanes(v)          sum of the lanes
  *   max_lanes(v)          the largest of them
+ *   sum_fours(v)          lane 4 q + i: the sum of the lanes of v[q][i]; where QINS_VECTOR_FOURS is defined
  * and, where coded rows are multiplied in integers,
  *   QINS_VECTOR_CODES     the header with what attention_codes.h needs
  */
@@ -47,12 +48,56 @@ INLINE float row_factor(const qins_kv_rows *rows, qins_kv_type type, size_t i) {
     return type == QINS_KV_8 ? scale * (1.0f / 127.5f) : scale;
 }
 
+/* The row that is read soon after this one, plain rows only: coded ones have the same in attention_codes.h. */
+INLINE void fetch_plain(const qins_kv_rows *rows, qins_kv_type type, const uint8_t *row) {
+    if (type != QINS_KV_F16) return;
+    for (size_t i = 0; i < rows->row_bytes; i += 64)
+        __builtin_prefetch((const void *)((uintptr_t)row + rows->ahead + i), 0, 2);
+}
+
+#if defined(QINS_VECTOR_FOURS)
+INLINE vf sum_fours(vf v[4][4]);
+
+/* Plain rows, four at a time: adding up the lanes of single registers would take longer than the products. Returns the
+ * number of rows done. */
+INLINE size_t score_fours(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, const float *queries,
+                          size_t n, float *scores, size_t ld) {
+    size_t i = 0;
+    for (; i + 4 <= n_rows; i += 4) {
+        const uint8_t *row = rows->data + i * rows->row_bytes;
+        vf sum[QUERIES][4] = {{{0}}};
+        for (size_t r = 0; r < 4; r++)
+            fetch_plain(rows, type, row + r * rows->row_bytes);
+        for (size_t d = 0; d < dims; d += LANES) {
+            vf x[4];
+            for (size_t r = 0; r < 4; r++)
+                x[r] = load_values(rows, type, row + r * rows->row_bytes, d);
+            for (size_t q = 0; q < n; q++) {
+                vf query = load_f(queries + q * dims + d);
+                for (size_t r = 0; r < 4; r++)
+                    sum[q][r] += x[r] * query;
+            }
+        }
+        float each[LANES];
+        store_f(each, sum_fours(sum));
+        for (size_t q = 0; q < n; q++)
+            memcpy(scores + q * ld + i, each + 4 * q, 4 * sizeof *each);
+    }
+    return i;
+}
+#endif
+
 /* n queries at once; n is a constant after inlining. */
 INLINE void score_queries(const qins_kv_rows *rows, qins_kv_type type, size_t n_rows, size_t dims, const float *queries,
                           size_t n, float *scores, size_t ld) {
-    for (size_t i = 0; i < n_rows; i++) {
+    size_t i = 0;
+#if defined(QINS_VECTOR_FOURS)
+    if (type == QINS_KV_F32 || type == QINS_KV_F16) i = score_fours(rows, type, n_rows, dims, queries, n, scores, ld);
+#endif
+    for (; i < n_rows; i++) {
         const uint8_t *row = rows->data + i * rows->row_bytes;
         vf sum[QUERIES][2] = {{{0}}};
+        fetch_plain(rows, type, row);
         for (size_t d = 0; d < dims; d += QINS_KV_LANES)
             for (size_t part = 0; part < QINS_KV_LANES / LANES; part++) {
                 size_t at = d + part * LANES;
@@ -86,6 +131,7 @@ INLINE void accumulate_part(const qins_kv_rows *rows, qins_kv_type type, size_t 
             sum[q][c] = load_f(out + q * dims + d + c * LANES);
     for (size_t i = 0; i < n_rows; i++) {
         const uint8_t *row = rows->data + i * rows->row_bytes;
+        fetch_plain(rows, type, row);
         float factor = row_factor(rows, type, i);
         vf weight[QUERIES];
         for (size_t q = 0; q < n; q++)

@@ -27,8 +27,9 @@ INLINE void store_f(float *p, vf v) {
     memcpy(p, &v, sizeof v);
 }
 
+/* Subtracting zero changes nothing, as adding it would change -0: no instruction is left. */
 INLINE vf splat(float x) {
-    return (vf){0} + x;
+    return x - (vf){0};
 }
 
 INLINE vf select_f(vi mask, vf a, vf b) {

@@ -170,9 +170,11 @@ static void score_span(const qins_attention_kernels *kernels, const qins_kv_span
         if (span->mean == NULL) return;
         const qins_kv_rows mean = {.data = (const uint8_t *)span->mean, .row_bytes = dims * sizeof(uint16_t)};
         kernels->score[QINS_KV_F16](&mean, 1, dims, s->queries, n_rows, s->offsets, 1);
-        for (size_t r = 0; r < n_rows; r++)
-            for (size_t i = 0; i < span->n; i++)
-                scores[r * PAGE + i] += s->offsets[r];
+        for (size_t r = 0, n = span->n; r < n_rows; r++) {
+            float *row = scores + r * PAGE, offset = s->offsets[r];
+            for (size_t i = 0; i < n; i++)
+                row[i] += offset;
+        }
         return;
     }
     kernels->decode[span->key_type](&span->keys, span->n, dims, s->keys);
