@@ -98,6 +98,8 @@ typedef struct piece {
     size_t panel, n_panels; /* at most QINS_PANELS_AT_ONCE */
     const qins_vectors *x;
     size_t first, n_tokens; /* at most TOKEN_BLOCK */
+    float *y;               /* of the first row and token */
+    size_t ldy;
 } piece;
 
 /* Rows that panel p of the matrix really has. */
@@ -111,7 +113,7 @@ static inline __attribute__((always_inline)) void write_rows(const piece *w, flo
                                                              const float *scale, const float *bias, size_t n_rows) {
     for (size_t t = 0; t < w->n_tokens; t++)
         for (size_t r = 0; r < n_rows; r++)
-            y[t * w->product->ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
+            y[t * w->ldy + r] = scale[r] * acc[t * ld + r] + bias[r];
 }
 
 /* y := scale * acc + bias for some panels; acc[t*ld + row]. */
@@ -119,7 +121,7 @@ static void write_panels(const piece *w, size_t panel, size_t n_panels, const fl
     enum { ROWS = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
     const qins_matrix *m = w->product->matrix;
     size_t row = panel * QINS_PANEL_ROWS, rows = qins_min_size(n_panels * QINS_PANEL_ROWS, m->n_rows - row);
-    float scale[ROWS], bias[ROWS] = {0}, *y = w->product->y + w->first * w->product->ldy + row;
+    float scale[ROWS], bias[ROWS] = {0}, *y = w->y + (panel - w->panel) * QINS_PANEL_ROWS;
     for (size_t r = 0; r < rows; r++)
         scale[r] = row_scale(m, row + r);
     if (w->product->bias != NULL) memcpy(bias, w->product->bias + row, rows * sizeof *bias);
@@ -252,7 +254,14 @@ static void multiply_task(void *context, size_t i) {
     for (; i >= n_pieces_of(product); product++)
         i -= n_pieces_of(product);
     size_t panel = i * QINS_PANELS_AT_ONCE, n_panels = qins_n_panels(product->matrix->n_rows) - panel;
-    const piece w = {product, panel, qins_min_size(QINS_PANELS_AT_ONCE, n_panels), job->x, job->first, job->n_tokens};
+    const piece w = {product,
+                     panel,
+                     qins_min_size(QINS_PANELS_AT_ONCE, n_panels),
+                     job->x,
+                     job->first,
+                     job->n_tokens,
+                     product->y + job->first * product->ldy + panel * QINS_PANEL_ROWS,
+                     product->ldy};
     multiply_piece(&w);
 }
 
@@ -266,6 +275,40 @@ void qins_multiply(const qins_product *products, size_t n_products, qins_vectors
     for (size_t first = 0; first < x->n_tokens; first += TOKEN_BLOCK) {
         multiplication job = {products, x, first, qins_min_size(TOKEN_BLOCK, x->n_tokens - first)};
         qins_parallel(n_pieces, step, multiply_task, &job);
+    }
+}
+
+typedef struct gated {
+    const qins_gated_product *product;
+    const qins_vectors *x;
+    size_t first, n_tokens;
+} gated;
+
+/* The same panels of both matrices, and the activation while they are in the cache. */
+static void gated_task(void *context, size_t i) {
+    enum { LD = QINS_PANELS_AT_ONCE * QINS_PANEL_ROWS };
+    _Alignas(64) float gate[TOKEN_BLOCK * LD], up[TOKEN_BLOCK * LD];
+    const gated *job = context;
+    const qins_gated_product *p = job->product;
+    size_t n_rows = p->gate->n_rows, panel = i * QINS_PANELS_AT_ONCE, row = panel * QINS_PANEL_ROWS;
+    size_t rows = qins_min_size(LD, n_rows - row), n_panels = qins_n_panels(rows);
+    const qins_product products[2] = {{p->gate, p->gate_bias, gate, LD}, {p->up, p->up_bias, up, LD}};
+    for (size_t j = 0; j < 2; j++) {
+        if (rows < LD) memset(products[j].y, 0, job->n_tokens * LD * sizeof(float));
+        multiply_piece(&(piece){&products[j], panel, n_panels, job->x, job->first, job->n_tokens, products[j].y, LD});
+    }
+    qins_get_elementwise()->gate(p->activation, gate, up, job->n_tokens * LD, gate);
+    for (size_t t = 0; t < job->n_tokens; t++)
+        memcpy(p->y + (job->first + t) * p->ldy + row, gate + t * LD, rows * sizeof *gate);
+}
+
+void qins_multiply_gated(const qins_gated_product *product, qins_vectors *x) {
+    size_t n_pieces = (qins_n_panels(product->gate->n_rows) + QINS_PANELS_AT_ONCE - 1) / QINS_PANELS_AT_ONCE;
+    if (!x->quantised && (in_integers(product->gate, x) || in_integers(product->up, x))) quantise(x);
+    size_t step = qins_parallel_step(n_pieces, (size_t)qins_get_threads());
+    for (size_t first = 0; first < x->n_tokens; first += TOKEN_BLOCK) {
+        gated job = {product, x, first, qins_min_size(TOKEN_BLOCK, x->n_tokens - first)};
+        qins_parallel(n_pieces, step, gated_task, &job);
     }
 }
 

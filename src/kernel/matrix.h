@@ -74,6 +74,17 @@ typedef struct qins_product {
 /* Several matrices that read the same vectors, in one parallel region. */
 void qins_multiply(const qins_product *products, size_t n_products, qins_vectors *x);
 
+/* y[t*ldy + n] = act(gate x + bias) * (up x + bias); both matrices have the same size. */
+typedef struct qins_gated_product {
+    const qins_matrix *gate, *up;
+    const float *gate_bias, *up_bias; /* or NULL */
+    qins_activation activation;
+    float *y;
+    size_t ldy;
+} qins_gated_product;
+
+void qins_multiply_gated(const qins_gated_product *product, qins_vectors *x);
+
 /* Rows [row, row+n) as n x n_cols floats in the original basis. */
 void qins_matrix_decode_rows(const qins_matrix *m, size_t row, size_t n, float *dst);
 

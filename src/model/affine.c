@@ -80,3 +80,16 @@ void qins_affine_apply(const qins_affine_output *outputs, size_t n, qins_input *
         qins_multiply(products, n_products, &in->vectors);
     }
 }
+
+bool qins_affine_apply_gated(const qins_affine *gate, const qins_affine *up, qins_activation activation, qins_input *in,
+                             float *y, size_t ldy) {
+    const qins_matrix *g = &gate->weight, *u = &up->weight;
+    /* one token: reading two matrices in turn was 7 to 10 % slower than one after the other */
+    if (in->n_tokens == 1 || !gate->present || !up->present || g->split != NULL || u->split != NULL ||
+        g->rotation != u->rotation || g->n_rows != u->n_rows)
+        return false;
+    if (!in->ready || in->rotation != g->rotation)
+        prepare(in, g->rotation, qins_takes_integers(g) || qins_takes_integers(u));
+    qins_multiply_gated(&(qins_gated_product){g, u, gate->bias, up->bias, activation, y, ldy}, &in->vectors);
+    return true;
+}

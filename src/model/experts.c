@@ -62,10 +62,12 @@ void qins_expert_scratch_free(qins_expert_scratch *s) {
 static void run_expert(const qins_hparams *h, const qins_expert *expert, size_t inner, const float *x, size_t n,
                        qins_expert_scratch *s) {
     qins_input in = {.x = x, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared};
-    const qins_affine_output gate_up[] = {{&expert->gate, s->gate_up, 2 * inner},
-                                          {&expert->up, s->gate_up + inner, 2 * inner}};
-    qins_affine_apply(gate_up, sizeof gate_up / sizeof gate_up[0], &in);
-    qins_activate_gated(h->activation, s->gate_up, inner, n, s->inner);
+    if (!qins_affine_apply_gated(&expert->gate, &expert->up, h->activation, &in, s->inner, inner)) {
+        const qins_affine_output gate_up[] = {{&expert->gate, s->gate_up, 2 * inner},
+                                              {&expert->up, s->gate_up + inner, 2 * inner}};
+        qins_affine_apply(gate_up, sizeof gate_up / sizeof gate_up[0], &in);
+        qins_activate_gated(h->activation, s->gate_up, inner, n, s->inner);
+    }
     qins_input hidden = {.x = s->inner, .n_cols = inner, .n_tokens = n, .prepared = s->prepared};
     qins_affine_apply_one(&expert->down, &hidden, s->out, h->hidden_size);
 }

@@ -32,7 +32,9 @@ static void dense_mlp_block(qins_session *s, const qins_layer *layer, size_t n) 
     const qins_hparams *h = &s->model->weights->hparams;
     size_t inner = h->intermediate_size;
     qins_input in = {.x = s->normed, .n_cols = h->hidden_size, .n_tokens = n, .prepared = s->prepared, .rows = s->rows};
-    if (layer->gate.present || layer->gate_up.present) {
+    if (qins_affine_apply_gated(&layer->gate, &layer->up, h->activation, &in, s->inner, inner)) {
+        /* done */
+    } else if (layer->gate.present || layer->gate_up.present) {
         const qins_affine_output gate_up[] = {{&layer->gate, s->gate_up, 2 * inner},
                                               {&layer->up, s->gate_up + inner, 2 * inner},
                                               {&layer->gate_up, s->gate_up, 2 * inner}};

@@ -146,6 +146,9 @@ typedef struct qins_affine_output {
 enum { QINS_MAX_AFFINES = 4 };
 /* Up to QINS_MAX_AFFINES matrices on the same inputs, together where they share a rotation. */
 void qins_affine_apply(const qins_affine_output *outputs, size_t n, qins_input *in);
+/* y := act(gate in) * (up in) in one loop; false, and nothing done, where the two cannot go together. */
+bool qins_affine_apply_gated(const qins_affine *gate, const qins_affine *up, qins_activation activation, qins_input *in,
+                             float *y, size_t ldy);
 /* One of them. */
 static inline void qins_affine_apply_one(const qins_affine *a, qins_input *in, float *y, size_t ldy) {
     qins_affine_apply(&(qins_affine_output){a, y, ldy}, 1, in);
