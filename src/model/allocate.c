@@ -3,12 +3,12 @@
 
 #include <stdlib.h>
 
-enum { MAX_WIDTH = 8 };
 enum { TABLE_BYTES = 2560 }; /* of the shared tables of all widths, at most: 4 to 256 levels as FP32 */
 
 double qins_relative_error(qins_codec codec, int bits) {
     enum { SAMPLES = 4096 };
     double levels[QINS_MAX_LEVELS];
+    if (bits == QINS_PLAIN_BITS) return ldexp(1, -20); /* BF16 at worst: a cell of up to 2^-8 of the weight */
     if (codec == QINS_CODEC_TRELLIS) return qins_trellis_error(bits);
     if (codec == QINS_CODEC_GAUSS) return qins_lloyd_max_gauss((size_t)1 << bits, levels);
     /* N(0,1) as its quantiles. */
@@ -29,7 +29,7 @@ double qins_relative_error(qins_codec codec, int bits) {
 }
 
 typedef struct errors {
-    double of[QINS_CODEC_COUNT][MAX_WIDTH + 1]; /* by codec and bits; 0 = not computed yet */
+    double of[QINS_CODEC_COUNT][QINS_PLAIN_BITS + 1]; /* by codec and bits; 0 = not computed yet */
 } errors;
 
 static double error_of(errors *e, const qins_plan_item *item, int bits) {
@@ -49,7 +49,7 @@ double qins_predict_kl(const qins_plan *plan, const double *kl) {
 
 /* Embedding and head do unless their width is given. */
 static bool takes_part(const qins_compress_options *o, const qins_plan_item *item) {
-    return item->encode && !item->keep &&
+    return (item->encode || qins_plan_is_wide(item)) && !item->keep &&
            (item->parameter->role == QINS_ROLE_LINEAR || o->embed_bits == QINS_EMBED_AUTO);
 }
 
@@ -74,17 +74,17 @@ static bool affordable(const goal *g, uint64_t bytes) {
     return g->max_bytes > 0 ? bytes <= g->max_bytes : 8.0 * (double)bytes <= g->bits;
 }
 
-/* The item for which one more bit saves most KL a byte and is affordable; n_items when there is none. */
+/* The item for which the next width saves most KL a byte and is affordable; n_items when there is none. */
 static size_t best_upgrade(const qins_compress_options *o, const qins_plan *plan, const double *kl, const goal *g,
                            const spending *now, errors *e, uint64_t *more_bytes, double *less_kl) {
     size_t best = plan->n_items;
     double best_rate = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
-        int bits = item->options.bits;
-        if (!(kl[i] > 0) || bits >= MAX_WIDTH || !takes_part(o, item)) continue;
-        uint64_t more = bytes_at(item, bits + 1) - bytes_at(item, bits);
-        double less = kl[i] * (error_of(e, item, bits) - error_of(e, item, bits + 1)), rate = less / (double)more;
+        int bits = item->options.bits, wider = qins_plan_wider(item);
+        if (!(kl[i] > 0) || wider == 0 || !takes_part(o, item)) continue;
+        uint64_t more = bytes_at(item, wider) - bytes_at(item, bits);
+        double less = kl[i] * (error_of(e, item, bits) - error_of(e, item, wider)), rate = less / (double)more;
         if (rate <= best_rate || (g->max_kl <= 0 && !affordable(g, now->bytes + more))) continue;
         best = i;
         best_rate = rate;
@@ -102,10 +102,10 @@ static size_t best_downgrade(const qins_compress_options *o, const qins_plan *pl
     *change = (spending){0};
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
-        int bits = item->options.bits;
-        if (!takes_part(o, item) || bits <= qins_plan_min_bits(item)) continue;
-        uint64_t bytes = bytes_at(item, bits) - bytes_at(item, bits - 1);
-        double more = kl[i] * (error_of(e, item, bits - 1) - error_of(e, item, bits));
+        int bits = item->options.bits, narrower = qins_plan_narrower(item);
+        if (!takes_part(o, item) || narrower == 0) continue;
+        uint64_t bytes = bytes_at(item, bits) - bytes_at(item, narrower);
+        double more = kl[i] * (error_of(e, item, narrower) - error_of(e, item, bits));
         if (now->kl + more > g->max_kl || bytes <= change->bytes) continue;
         *change = (spending){bytes, more};
         best = i;
@@ -155,7 +155,7 @@ qins_status qins_allocate(const qins_compress_options *o, const double *kl, uint
         double less = 0;
         size_t i = best_upgrade(o, plan, kl, &g, &now, &e, &more, &less);
         if (i == plan->n_items) break;
-        qins_status status = qins_plan_set_bits(&plan->items[i], plan->items[i].options.bits + 1, err);
+        qins_status status = qins_plan_set_bits(&plan->items[i], qins_plan_wider(&plan->items[i]), err);
         if (status != QINS_OK) return status;
         now.bytes += more;
         now.kl -= less;
@@ -165,7 +165,7 @@ qins_status qins_allocate(const qins_compress_options *o, const double *kl, uint
         spending change;
         size_t i = best_downgrade(o, plan, kl, &g, &now, &e, &change);
         if (i == plan->n_items) break;
-        qins_status status = qins_plan_set_bits(&plan->items[i], plan->items[i].options.bits - 1, err);
+        qins_status status = qins_plan_set_bits(&plan->items[i], qins_plan_narrower(&plan->items[i]), err);
         if (status != QINS_OK) return status;
         now.bytes -= change.bytes;
         now.kl += change.kl;

@@ -8,11 +8,11 @@
 double qins_relative_error(qins_codec codec, int bits);
 
 /* Gives every encoded linear of the plan, and embedding and head where their width is QINS_EMBED_AUTO, the width that
- * the options ask for, 3 to 8 bits (kl[i]: KL at a relative squared error of 1): by bpw, their average, by max_bytes or
- * by max_kl, whichever is set. All start at 3 bits; again and again the one that saves most KL a byte gets one more,
- * and by max_kl gives back what is not needed.
- * fixed_bytes: what the file takes besides the items. *predicted_kl: the sum over items. Refuses what even 3 bits
- * exceed, or 8 bits do not reach. */
+ * the options ask for, 3 to 8 bits or, of linears, QINS_PLAIN_BITS (kl[i]: KL at a relative squared error of 1): by
+ * bpw, their average, by max_bytes or by max_kl, whichever is set. All start at 3 bits; again and again the one that
+ * saves most KL a byte gets one more, and by max_kl gives back what is not needed. fixed_bytes: what the file takes
+ * besides the items. *predicted_kl: the sum over items. Refuses what even 3 bits exceed, or the largest widths do not
+ * reach. */
 qins_status qins_allocate(const qins_compress_options *options, const double *kl, uint64_t fixed_bytes, qins_plan *plan,
                           double *predicted_kl, qins_error *err);
 

@@ -192,6 +192,11 @@ static qins_status choose_widths(goal_run *r, bool corrected, double *predicted_
     static const double FIRST_GUESS = 1.2;
     qins_compress_options o = *r->options;
     o.max_kl *= corrected ? AIM : AIM / FIRST_GUESS;
+    for (size_t i = 0; i < r->plan->n_items; i++) /* by an attempt before: their bytes are not fixed */
+        if (qins_plan_is_wide(&r->plan->items[i])) {
+            qins_status status = qins_plan_set_bits(&r->plan->items[i], QINS_WIDEST_CODE, err);
+            if (status != QINS_OK) return status;
+        }
     uint64_t fixed = fixed_bytes(r->plan);
     if (!o.no_kv_transform) fixed += qins_kv_transform_values(&r->model->weights->hparams) * sizeof(uint16_t);
     return qins_allocate(&o, r->losses.kl, fixed, r->plan, predicted_kl, err);

@@ -262,7 +262,8 @@ static qins_status write_kept(job *j, const qins_plan_item *item, qins_error *er
     return status;
 }
 
-/* Numbers of one row in the type that is written. Only exact conversions happen here. */
+/* Numbers of one row in the type that is written. Only exact conversions happen here, but FP32 to BF16 of wide items.
+ */
 static size_t store_row(qins_type type, const float *row, size_t n, uint8_t *out) {
     if (type == QINS_TYPE_F32) {
         memcpy(out, row, n * sizeof *row);
@@ -389,6 +390,10 @@ static void summarize(job *j) {
     for (size_t i = 0; i < j->plan.n_items; i++) {
         const qins_plan_item *item = &j->plan.items[i];
         r->source_bytes += qins_plan_source_bytes(item->parameter);
+        if (qins_plan_is_wide(item)) {
+            values += (double)item->parameter->n_values;
+            bits += 8.0 * (double)qins_plan_plain_bytes(item);
+        }
         if (!item->encode) continue;
         values += (double)qins_plan_encoded_rows(item) * (double)item->parameter->shape[1];
         for (int p = 0; p < QINS_PART_COUNT; p++) {

@@ -50,6 +50,7 @@ uint64_t qins_plan_shared_source_bytes(const qins_plan *plan) {
 
 uint64_t qins_plan_encoded_bytes(const qins_plan_item *item) {
     uint64_t n = 0;
+    if (qins_plan_is_wide(item)) return qins_plan_plain_bytes(item);
     for (int p = 0; p < QINS_PART_COUNT; p++)
         n += item->parts[p].shared ? 0 : item->parts[p].n_bytes;
     return n;
@@ -63,11 +64,16 @@ int qins_plan_min_bits(const qins_plan_item *item) {
     return qins_codec_min_bits(item->wanted);
 }
 
-qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
-    item->options.bits = bits;
-    item->options.codec = qins_plan_codec(item, bits);
-    return qins_encode_parts(qins_plan_encoded_rows(item), (size_t)item->parameter->shape[1], &item->options,
-                             item->parts, err);
+int qins_plan_wider(const qins_plan_item *item) {
+    int bits = item->options.bits;
+    if (bits < QINS_WIDEST_CODE) return bits + 1;
+    bool can_be_plain = item->parameter->role == QINS_ROLE_LINEAR && item->split.n_pieces == 0;
+    return bits < QINS_PLAIN_BITS && can_be_plain ? QINS_PLAIN_BITS : 0;
+}
+
+int qins_plan_narrower(const qins_plan_item *item) {
+    if (item->options.bits == QINS_PLAIN_BITS) return QINS_WIDEST_CODE;
+    return item->options.bits > qins_plan_min_bits(item) ? item->options.bits - 1 : 0;
 }
 
 static bool is_plain_number(qins_type type) {
@@ -80,6 +86,20 @@ static void plan_plain(qins_plan_item *item) {
     item->type = p->plain != NULL && is_plain_number(p->plain->type) ? p->plain->type : QINS_TYPE_F32;
     item->convert = p->plain == NULL || p->plain->type != item->type || !qins_tensor_is_verbatim(p->plain) ||
                     p->conv1d != p->transposed;
+}
+
+qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err) {
+    item->encode = bits != QINS_PLAIN_BITS;
+    item->options.bits = bits;
+    if (!item->encode) {
+        plan_plain(item);
+        item->convert = item->convert || item->type == QINS_TYPE_F32;
+        if (item->type == QINS_TYPE_F32) item->type = QINS_TYPE_BF16;
+        return QINS_OK;
+    }
+    item->options.codec = qins_plan_codec(item, bits);
+    return qins_encode_parts(qins_plan_encoded_rows(item), (size_t)item->parameter->shape[1], &item->options,
+                             item->parts, err);
 }
 
 /* An encoded matrix that is not to be encoded anew. */

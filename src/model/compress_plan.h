@@ -4,7 +4,9 @@
 
 #include "model/weights.h"
 
-enum { QINS_DEFAULT_EMBED_BITS = 8 };
+enum { QINS_DEFAULT_EMBED_BITS = 8, QINS_WIDEST_CODE = 8 };
+/* Width of an item that could be encoded and stays plain, as numbers of 16 bits: where more than 8 may be spent. */
+enum { QINS_PLAIN_BITS = 16 };
 
 /* What happens to one parameter. */
 typedef struct qins_plan_item {
@@ -35,14 +37,21 @@ void qins_plan_free(qins_plan *plan);
 qins_codec qins_plan_codec(const qins_plan_item *item, int bits);
 /* Smallest width that an encoded item can have. */
 int qins_plan_min_bits(const qins_plan_item *item);
-/* Gives an encoded item another width. */
+/* An item of width QINS_PLAIN_BITS. */
+static inline bool qins_plan_is_wide(const qins_plan_item *item) {
+    return !item->encode && item->options.bits == QINS_PLAIN_BITS;
+}
+/* The width after, or before, that of an encoded or wide item; 0 when there is none. */
+int qins_plan_wider(const qins_plan_item *item);
+int qins_plan_narrower(const qins_plan_item *item);
+/* Gives an encoded or wide item another width. */
 qins_status qins_plan_set_bits(qins_plan_item *item, int bits, qins_error *err);
 
 /* Rows of a matrix that are encoded. */
 size_t qins_plan_encoded_rows(const qins_plan_item *item);
 /* Bytes of a plain item, or of the plain rows, as they are written; 0 when all is encoded. */
 uint64_t qins_plan_plain_bytes(const qins_plan_item *item);
-/* Bytes of codes, scales and what else belongs to an encoded item alone. */
+/* Bytes of codes, scales and what else belongs to an encoded item alone; of the numbers of a wide one. */
 uint64_t qins_plan_encoded_bytes(const qins_plan_item *item);
 /* Bytes of a parameter in the source file; tables that matrices share belong to none of them. */
 uint64_t qins_plan_source_bytes(const qins_parameter *parameter);
