@@ -165,7 +165,8 @@ void qins_sparse_codebook(qins_codebook *book, int bits);
 void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits);
 
 /* rate.c: codes of equal steps, `codec`, whose step is chosen for an entropy coder. price: share of the rate-distortion
- * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
+ * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. The trellis pays none:
+ * it costs 1 % of KL more than it saves (docs/entropy.md). */
 #define QINS_RATE_PRICE 0.5
 /* sparsity: codec sparse: the share of values that become the zero of its table. */
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
@@ -178,8 +179,6 @@ double qins_rate_step(qins_codec codec, int bits, double rate, double price, dou
 /* Scale of a row for a table of equal steps at a step in units of its root mean square. pruned: squares that it had
  * besides x. */
 float qins_rate_scale(const qins_codebook *book, const float *x, size_t n, double pruned, double step);
-/* Uniform trellis: the price of bits as a pull to zero. Least of (v - q)^2 + pull * q^2 instead of (v - q)^2. */
-double qins_rate_pull(double price, double step);
 
 /* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
 static inline int qins_cell_of(const qins_codebook *book, float u) {

@@ -10,6 +10,7 @@
 #include "model/qins_dir.h"
 
 #define QINS_CODED_SUFFIX ".entropy"
+enum { QINS_MIN_CODED_BYTES = 2048 }; /* smaller tensors, among them shared tables, stay as they are */
 
 /* Decodes every tensor that `coded` (the metadata's object, or NULL) lists; dir owns the memory. With all threads,
  * chunk by chunk, dropping coded pages that are done: the model is never twice in memory. */

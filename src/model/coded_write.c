@@ -14,7 +14,7 @@
 #include <xxhash.h>
 
 #define TEMPORARY_NAME ".weights.qins-tmp"
-enum { NAME_SIZE = 512, LINE = 64, COPY_BYTES = 4 << 20, MIN_CODED_BYTES = 4096, CHUNKS_A_THREAD = 2 };
+enum { NAME_SIZE = 512, LINE = 64, COPY_BYTES = 4 << 20, CHUNKS_A_THREAD = 2 };
 
 typedef struct item {
     const qins_tensor *tensor;
@@ -98,7 +98,7 @@ static bool plan_rows(const qins_tensor *t, int bits, item *it) {
  * high byte is the exponent. */
 static bool plan_coding(const qins_tensor *t, bool packed_codes, item *it) {
     qins_coded_layout *layout = &it->layout;
-    if (t->n_bytes < MIN_CODED_BYTES) return false;
+    if (t->n_bytes < QINS_MIN_CODED_BYTES) return false;
     if (packed_codes) {
         int bits = (int)(t->shape[2] * 8 / QINS_TILE_CODES);
         return plan_rows(t, bits, it) || qins_coded_plan(layout, QINS_CODED_PLANES, bits, 0, t->n_bytes, 0);

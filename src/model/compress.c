@@ -526,7 +526,11 @@ qins_status qins_compress(const char *model_path, const char *out_path, const qi
                           qins_compress_result *result, qins_error *err) {
     qins_compress_options resolved = *options;
     if (options->file_bpw > 0) {
-        bool uniform = options->linear.codec == QINS_CODEC_UNIFORM || options->linear.sparsity > 0;
+        /* Lowest bits of the trellis' codes cannot cost less than a bit each: where rows are down to one and a half, it
+         * loses (docs/entropy.md). */
+        const double least_of_trellis = 2.4;
+        bool uniform = options->linear.codec == QINS_CODEC_UNIFORM || options->linear.sparsity > 0 ||
+                       options->file_bpw < least_of_trellis;
         resolved.linear.codec = uniform ? QINS_CODEC_UNIFORM : QINS_CODEC_UNIFORM_TRELLIS;
         resolved.pack = QINS_PACK_ENTROPY;
     }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "model/compress_plan.h"
 
+#include "model/coded.h"
+
 #include "model/targets.h"
 
 #include <stdlib.h>
@@ -214,12 +216,14 @@ static qins_status choose_rate(const qins_compress_options *o, qins_plan *plan, 
     /* What Huffman codes and chunks take beyond the entropy, measured at 3 to 5 bits (docs/entropy.md): more with rates
      * by row, which take wider codes, coded one by one. */
     const double coder_bits = o->calibrate != NULL ? 0.05 : 0.02;
+    const double coded_scale_bits = 6; /* of their few digits and the rows' classes, measured there too */
     double scales = 0, values = 0;
     if (o->file_bpw <= 0) return QINS_OK;
     for (size_t i = 0; i < plan->n_items; i++) {
         const qins_plan_item *item = &plan->items[i];
         if (!item->encode || item->parameter->role != QINS_ROLE_LINEAR) continue;
-        scales += 8.0 * (double)item->parts[QINS_PART_SCALES].n_bytes;
+        double scale_bytes = (double)item->parts[QINS_PART_SCALES].n_bytes;
+        scales += scale_bytes < QINS_MIN_CODED_BYTES ? 8 * scale_bytes : coded_scale_bits * scale_bytes / sizeof(float);
         values += (double)item->parameter->n_values;
     }
     double rate = o->file_bpw - (values > 0 ? scales / values : 0) - coder_bits;

@@ -27,7 +27,7 @@ decodes --codec rational --storage f32 --embed-bits keep
 decodes --codec rational --bits 6 --scale group:48
 decodes --codec uniform --bits 5 --scale group:32 --seed 77
 decodes --codec uniform --bits 4 --sparsity 2:4 --pack entropy
-for bpw in 2.2 3.1 4.2 5.2 6.2 6.8; do # the uniform trellis of 3 to 7 bits, and uniform codes of 8
+for bpw in 2.2 2.5 4.2 5.2 6.8; do # uniform codes of 4 bits, the uniform trellis of 4, 6 and 7, uniform codes of 8
     decodes --file-bpw "$bpw"
 done
 # Entropy-coded.

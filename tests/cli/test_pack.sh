@@ -77,7 +77,7 @@ for dtype in f32 f16 bf16; do
     exits 0 "compress --codec lossless" qins compress "$work/$dtype" "$work/lossless-$dtype" --codec lossless --json
     [ $dtype != bf16 ] || json "at most 0.72 of the BF16 bytes" '.stored_bytes <= 0.72 * .source_bytes'
     adds_up "lossless $dtype" "$work/lossless-$dtype"
-    json "all of it is entropy-coded or small" '.tensors | all(.pack == "entropy" or .bytes <= 4096)'
+    json "all of it is entropy-coded or small" '.tensors | all(.pack == "entropy" or .bytes <= 2048)'
     exits 0 "export it" qins export "$work/lossless-$dtype" "$work/back-$dtype"
     same_tensors "every byte is back ($dtype)" "$work/$dtype" "$work/back-$dtype"
     check "the receipt has the hashes" jq -e '.compress.tensors | length > 0 and all(.xxh3_64 | length == 16)' \
