@@ -43,6 +43,12 @@ static inline vf load_i8(const int8_t *p) {
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
+static inline float sum_lanes(vf v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12, 16, 20, 24, 28};
     uint32_t h = half[part];

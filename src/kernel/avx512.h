@@ -39,6 +39,10 @@ static inline vf load_i8(const int8_t *p) {
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 
+static inline float sum_lanes(vf v) {
+    return _mm512_reduce_add_ps((__m512)v);
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
     uint32_t a = half[0], b = half[1];

@@ -30,6 +30,10 @@ static inline vf load_i8(const int8_t *p) {
     return (vf){p[0], p[1], p[2], p[3]};
 }
 
+static inline float sum_lanes(vf v) {
+    return (v[0] + v[1]) + (v[2] + v[3]);
+}
+
 static inline vu row_nibbles(const uint32_t half[2], unsigned part) {
     const vu shift = {0, 4, 8, 12};
     uint32_t h = half[part / 2] >> 16 * (part % 2);

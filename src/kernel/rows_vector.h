@@ -13,7 +13,8 @@ static inline __attribute__((always_inline)) float dot_row(const uint8_t *w, qin
     vf sum[SUMS] = {{0}};
     size_t i = 0;
     for (; i + SUMS * LANES <= n; i += SUMS * LANES) {
-        __builtin_prefetch(w + i * bytes + AHEAD, 0, 2);
+        for (size_t line = 0; line < SUMS * LANES * bytes; line += 64)
+            __builtin_prefetch(w + i * bytes + AHEAD + line, 0, 2);
         for (size_t j = 0; j < SUMS; j++)
             sum[j] += load_number(w + (i + j * LANES) * bytes, number) * load_f(x + i + j * LANES);
     }
@@ -26,11 +27,7 @@ static inline __attribute__((always_inline)) float dot_row(const uint8_t *w, qin
         memcpy(factors, x + i, (n - i) * sizeof *x);
         sum[1] += load_number(rest, number) * load_f(factors);
     }
-    float lanes[LANES], total = 0;
-    store_f(lanes, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (size_t j = 0; j < LANES; j++)
-        total += lanes[j];
-    return total;
+    return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 static float dot_f32(const void *w, const float *x, size_t n) {

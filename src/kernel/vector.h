@@ -6,6 +6,7 @@
  *   QINS_VECTOR_ENTRIES  a header with decode_long, for tables of QINS_LONG_BITS and more, and look_up_bytes
  *   QINS_VECTOR_TOKENS   tokens that multiply_panel keeps in registers at once
  *   lookup(table, bits, index)   table entries at QINS_VECTOR_LANES indices, a static inline function
+ *   sum_lanes(v)         the sum of the lanes, likewise
  *   transpose(v)         QINS_VECTOR_LANES rows in as many registers to columns, likewise
  *   load_f16(p), load_bf16(p), load_i8(p)   QINS_VECTOR_LANES numbers, of any alignment, likewise
  *   row_nibbles(half, part)      nibble r%8 of half[r/8] in the low bits of word r, for the rows r of a part, likewise
@@ -25,6 +26,7 @@ static inline __attribute__((always_inline)) vf load_f16(const uint8_t *p);
 static inline __attribute__((always_inline)) vf load_bf16(const uint8_t *p);
 static inline __attribute__((always_inline)) vf load_i8(const int8_t *p);
 static inline __attribute__((always_inline)) void transpose(vf v[LANES]);
+static inline __attribute__((always_inline)) float sum_lanes(vf v);
 
 static inline vu load_u(const uint8_t *p) {
     vu v;
@@ -169,10 +171,7 @@ static float dot(const float *a, const float *b, size_t n) {
             sum[j] += load_f(a + i + j * LANES) * load_f(b + i + j * LANES);
     for (; i + LANES <= n; i += LANES)
         sum[0] += load_f(a + i) * load_f(b + i);
-    float lanes[LANES], total = 0;
-    store_f(lanes, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (size_t j = 0; j < LANES; j++)
-        total += lanes[j];
+    float total = sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
     for (; i < n; i++)
         total += a[i] * b[i];
     return total;
