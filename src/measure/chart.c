@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* In units of the view box. It is small, so that letters are still legible where the page scales it to a phone. */
-enum { WIDTH = 440, HEIGHT = 330, LEFT = 62, RIGHT = 14, TOP = 10, BOTTOM = 46, MAX_TICKS = 16 };
+enum { WIDTH = 440, HEIGHT = 330, LEFT = 62, RIGHT = 20, TOP = 10, BOTTOM = 46, MAX_TICKS = 16 };
 
 typedef struct axis {
     bool is_log;

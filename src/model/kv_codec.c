@@ -186,11 +186,13 @@ static void encode(qins_kv_type type, const qins_kv_codebook *book, size_t dims,
     const qins_attention_kernels *kernels = qins_get_attention_kernels();
     const scale_search *search = type == QINS_KV_8 ? &uniform : &gauss;
     uint8_t codes[2][QINS_KV_MAX_DIMS];
-    float unit = 0, best = -1, best_scale = 0;
+    float unit = 0, best = -1, best_cross = 0, size = 0;
     int kept = 0;
-    for (size_t d = 0; d < dims; d++)
-        unit = type == QINS_KV_8 ? fmaxf(unit, fabsf(x[d])) : unit + x[d] * x[d];
-    if (type != QINS_KV_8) unit = sqrtf(unit / (float)dims);
+    for (size_t d = 0; d < dims; d++) {
+        unit = fmaxf(unit, fabsf(x[d]));
+        size += x[d] * x[d];
+    }
+    if (type != QINS_KV_8) unit = sqrtf(size / (float)dims);
     if (unit == 0.0f) {
         *scale = 0;
         memset(row, 0, dims * (size_t)qins_kv_bits(type) / 8);
@@ -202,10 +204,14 @@ static void encode(qins_kv_type type, const qins_kv_codebook *book, size_t dims,
         float explained = cross * cross / square; /* |x|^2 - squared error with the scale cross / square */
         if (explained > best) {
             best = explained;
-            best_scale = cross / square;
+            best_cross = cross;
             kept = !kept;
         }
     }
+    /* The scale of least squares, cross / square, makes a row smaller by its share of error: every key that a query
+     * looks for gets a lower score, and every value shrinks. Errors of other directions average out, this one does not:
+     * with this scale <x, row> = <x, x>. */
+    float best_scale = best_cross > 0 ? size / best_cross : 0;
     if (best < 0) best_scale = NAN; /* x is not finite: let the logits say so */
     pack(codes[kept], dims, qins_kv_bits(type), row);
     kernels->to_half(&best_scale, 1, scale);
