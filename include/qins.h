@@ -324,7 +324,7 @@ typedef struct qins_encode_options {
     qins_scale_kind scale;
     size_t group_size; /* for QINS_SCALE_GROUP: a multiple of 4 */
     double alpha;      /* rational codec; 0 = fit to least squared error */
-    double rate;       /* uniform codec: > 0: bits a code takes after entropy coding, which sets the step */
+    double rate;       /* codecs of equal steps: > 0: bits a code takes after entropy coding, which sets the step */
     /* Share of the weights that becomes 0, below 1. Log and rational: not rotated. Uniform: of the rotated matrix where
      * it is rotated; becomes codec sparse. */
     double sparsity;
@@ -353,7 +353,7 @@ typedef struct qins_compress_options {
     uint64_t max_bytes; /* of the file of weights */
     double max_kl;      /* KL divergence from the source in nats a token: the smallest file found to be within it */
     /* > 0: codes of equal steps that take this many bits in the file, entropy-coded. Sets bits, pack and the codec:
-     * uniform trellis, but uniform where that is asked for or weights are pruned. */
+     * uniform trellis, but uniform where that is asked for, weights are pruned or less than 2.4 bits are wanted. */
     double file_bpw;
     /* "all", "safe" (v, o, gate, up, down) or a PCRE2 regex; NULL = all. It is searched in tensor names and in names of
      * projections ("v_proj" etc. in place of the last component), so that rows of fused matrices can be chosen:

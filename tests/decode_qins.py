@@ -103,12 +103,35 @@ def pack_symbols(symbols, bits):
     return np.concatenate(planes, 1)
 
 
+def decode_rows(blob, shape, chunk, upper):
+    """Packed codes whose rows are in four classes of streams."""
+    (panels, tiles, _), bits = shape, shape[2] // 128
+    lines = 8 if bits <= 4 or upper else 16
+    classes = np.stack([blob[len(blob) - 4 * panels :] >> shift & 3 for shift in (0, 2, 4, 6)], 1).reshape(panels, 16)
+    steps = [classes[first : first + chunk // tiles] for first in range(0, panels, chunk // tiles)]
+    sizes = [[int((rows == c).sum()) * tiles * lines * 4 for c in range(4)] + [len(rows) * tiles * 128] * upper for rows in steps]
+    parts = []
+    for rows, streams in zip(steps, streams_of(blob[: len(blob) - 4 * panels], sizes, 4 + upper)):
+        symbols = np.empty((len(rows), tiles, lines, 16, 4), np.uint8)
+        for c in range(4):
+            symbols[np.broadcast_to((rows == c)[:, None, None, :], symbols.shape[:-1])] = streams[c].reshape(-1, 4)
+        symbols = symbols.reshape(-1, lines * 64)
+        if upper:
+            two = symbols.reshape(-1, 8, 1, 64)
+            low = np.unpackbits(streams[4], bitorder="little").reshape(-1, 16, 64)
+            symbols = np.concatenate([two & 15, two >> 4], 2).reshape(-1, 16, 64) * np.uint8(2) + low
+        parts.append(pack_symbols(symbols.reshape(-1, 1024 if upper else lines * 64), bits).reshape(-1))
+    return np.concatenate(parts).reshape(shape)
+
+
 def decode_entropy(blob, entry):
     """An entropy-coded tensor as it was."""
     dtypes = {"F32": "<f4", "U8": "u1", "I8": "i1", "F16": "<u2", "BF16": "<u2"}
     shape, chunk, form = entry["shape"], entry["chunk"], entry["form"]
     width = np.dtype(dtypes[entry["dtype"]]).itemsize
     n_units, per_unit, bits = int(np.prod(shape)), [1], 0
+    if form in ("rows", "upper"):
+        return decode_rows(blob, shape, chunk, form == "upper")
     if form == "planes":
         bits = shape[2] // 128
         n_units, per_unit = shape[0] * shape[1], [512 if bits <= 4 else 1024] + [128] * (bits == 9)

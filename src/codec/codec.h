@@ -165,8 +165,7 @@ void qins_sparse_codebook(qins_codebook *book, int bits);
 void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits);
 
 /* rate.c: codes of equal steps, `codec`, whose step is chosen for an entropy coder. price: share of the rate-distortion
- * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. The trellis pays none:
- * it costs 1 % of KL more than it saves (docs/entropy.md). */
+ * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
 #define QINS_RATE_PRICE 0.5
 /* sparsity: codec sparse: the share of values that become the zero of its table. */
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
@@ -179,6 +178,8 @@ double qins_rate_step(qins_codec codec, int bits, double rate, double price, dou
 /* Scale of a row for a table of equal steps at a step in units of its root mean square. pruned: squares that it had
  * besides x. */
 float qins_rate_scale(const qins_codebook *book, const float *x, size_t n, double pruned, double step);
+/* Uniform trellis: the price of bits as a pull to zero. Least of (v - q)^2 + pull * q^2 instead of (v - q)^2. */
+double qins_rate_pull(double price, double step);
 
 /* The cell of a sorted table that u lies in. It never decreases in u, so that rounding at a cell's edge is harmless. */
 static inline int qins_cell_of(const qins_codebook *book, float u) {
@@ -265,6 +266,10 @@ size_t qins_tile_symbols(int bits);
 void qins_pack_symbols(const uint8_t *symbols, int bits, uint8_t *tile);
 /* The way back. */
 void qins_unpack_symbols(const uint8_t *tile, int bits, uint8_t *symbols);
+/* Tiles of 5 bits as the upper four bits of codes, the symbols of a tile of 4 bits, and their lowest bits, a bit plane:
+ * for codes whose lowest bit is as good as random. */
+void qins_pack_upper(const uint8_t *symbols, const uint8_t *low, uint8_t *tile);
+void qins_unpack_upper(const uint8_t *tile, uint8_t *symbols, uint8_t *low);
 
 /* ---- encode.c: a matrix, row block by row block, into parts ---- */
 

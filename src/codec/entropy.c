@@ -7,7 +7,7 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT] = {"bytes", "planes", "numbers", "rows"};
+const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT] = {"bytes", "planes", "numbers", "rows", "upper"};
 
 enum {
     CHUNK_VALUES = 1 << 18,     /* codes or numbers of a chunk: large beside Huffman tables, small beside a L2 cache */
@@ -51,19 +51,23 @@ bool qins_coded_plan(qins_coded_layout *l, qins_coded_form form, int width, unsi
     return true;
 }
 
-bool qins_coded_plan_rows(qins_coded_layout *l, int bits, uint64_t panel_tiles, uint64_t n_bytes,
+bool qins_coded_plan_rows(qins_coded_layout *l, qins_coded_form form, int bits, uint64_t panel_tiles, uint64_t n_bytes,
                           uint64_t chunk_units) {
     const size_t most = MAX_CHUNK_VALUES / QINS_TILE_CODES;
-    if (bits > 8 || panel_tiles == 0 || panel_tiles > most) return false;
+    if (bits > 8 || (form == QINS_CODED_UPPER && bits != 5) || panel_tiles == 0 || panel_tiles > most) return false;
     if (chunk_units == 0) chunk_units = CHUNK_VALUES / QINS_TILE_CODES / panel_tiles * panel_tiles;
     if (chunk_units == 0) chunk_units = panel_tiles;
     if (!qins_coded_plan(l, QINS_CODED_PLANES, bits, 0, n_bytes, chunk_units) || chunk_units % panel_tiles != 0 ||
         l->n_units % panel_tiles != 0)
         return false;
-    l->form = QINS_CODED_ROWS;
+    l->form = form;
     l->panel_tiles = (size_t)panel_tiles;
     l->n_panels = l->n_units / l->panel_tiles;
     l->n_streams = QINS_ROW_CLASSES;
+    if (form == QINS_CODED_UPPER) {
+        l->stream_bytes[0] = QINS_TILE_CODES / 2;
+        l->stream_bytes[l->n_streams++] = BIT_PLANE;
+    }
     return true;
 }
 
@@ -73,15 +77,16 @@ static size_t units_of(const qins_coded_layout *l, size_t chunk) {
 
 /* Symbols of one row in a tile. */
 static size_t row_symbols(const qins_coded_layout *l) {
-    return qins_tile_symbols(l->bits) / QINS_PANEL_ROWS;
+    return l->stream_bytes[0] / QINS_PANEL_ROWS;
 }
 
 /* Decoded bytes of every stream of a chunk. */
 static void stream_sizes(const qins_coded_layout *l, size_t chunk, size_t size[QINS_CODED_STREAMS]) {
     size_t n = units_of(l, chunk);
+    bool rows = qins_coded_has_rows(l->form);
     for (size_t i = 0; i < l->n_streams; i++)
-        size[i] = l->form == QINS_CODED_ROWS ? 0 : n * l->stream_bytes[i];
-    if (l->form != QINS_CODED_ROWS) return;
+        size[i] = rows && i < QINS_ROW_CLASSES ? 0 : n * l->stream_bytes[i];
+    if (!rows) return;
     const uint8_t *row_class = l->row_class + chunk * l->chunk_units / l->panel_tiles * QINS_PANEL_ROWS;
     for (size_t r = 0; r < n / l->panel_tiles * QINS_PANEL_ROWS; r++)
         size[row_class[r]] += l->panel_tiles * row_symbols(l);
@@ -118,8 +123,8 @@ static bool grow(uint8_t **buffer, size_t *size, size_t need) {
 }
 
 static size_t decoded_bytes(const qins_coded_layout *l) {
-    size_t n = 0, kinds = l->form == QINS_CODED_ROWS ? 1 : l->n_streams;
-    for (size_t i = 0; i < kinds; i++)
+    size_t n = 0; /* of form rows, all symbols are in stream_bytes[0] */
+    for (size_t i = 0; i < l->n_streams; i++)
         n += l->stream_bytes[i];
     return n * qins_min_size(l->chunk_units, l->n_units);
 }
@@ -176,7 +181,8 @@ static void join_rows(const qins_coded_layout *l, const uint8_t *const *in, cons
                       uint8_t *dst) {
     const uint8_t *at[QINS_ROW_CLASSES];
     uint8_t symbols[QINS_TILE_CODES];
-    size_t n_symbols = qins_tile_symbols(l->bits);
+    size_t n_symbols = l->stream_bytes[0];
+    const uint8_t *low = l->form == QINS_CODED_UPPER ? in[QINS_ROW_CLASSES] : NULL;
     memcpy(at, in, sizeof at);
     for (size_t p = 0; p < n_panels; p++, row_class += QINS_PANEL_ROWS)
         for (size_t t = 0; t < l->panel_tiles; t++, dst += l->unit_bytes) {
@@ -185,18 +191,29 @@ static void join_rows(const qins_coded_layout *l, const uint8_t *const *in, cons
                     memcpy(symbols + line + ROW_LANES * r, at[row_class[r]], ROW_LANES);
                     at[row_class[r]] += ROW_LANES;
                 }
-            qins_pack_symbols(symbols, l->bits, dst);
+            if (low == NULL) {
+                qins_pack_symbols(symbols, l->bits, dst);
+            } else {
+                qins_pack_upper(symbols, low, dst);
+                low += BIT_PLANE;
+            }
         }
 }
 
 static void split_rows(const qins_coded_layout *l, const uint8_t *src, const uint8_t *row_class, size_t n_panels,
                        uint8_t *const *out) {
     uint8_t *at[QINS_ROW_CLASSES], symbols[QINS_TILE_CODES];
-    size_t n_symbols = qins_tile_symbols(l->bits);
+    size_t n_symbols = l->stream_bytes[0];
+    uint8_t *low = l->form == QINS_CODED_UPPER ? out[QINS_ROW_CLASSES] : NULL;
     memcpy(at, out, sizeof at);
     for (size_t p = 0; p < n_panels; p++, row_class += QINS_PANEL_ROWS)
         for (size_t t = 0; t < l->panel_tiles; t++, src += l->unit_bytes) {
-            qins_unpack_symbols(src, l->bits, symbols);
+            if (low == NULL) {
+                qins_unpack_symbols(src, l->bits, symbols);
+            } else {
+                qins_unpack_upper(src, symbols, low);
+                low += BIT_PLANE;
+            }
             for (size_t line = 0; line < n_symbols; line += LINE)
                 for (size_t r = 0; r < QINS_PANEL_ROWS; r++) {
                     memcpy(at[row_class[r]], symbols + line + ROW_LANES * r, ROW_LANES);
@@ -240,8 +257,7 @@ static void join(const qins_coded_layout *l, const uint8_t *const *in, size_t n,
 
 size_t qins_coded_bound(const qins_coded_layout *l) {
     size_t n = qins_min_size(l->chunk_units, l->n_units), bytes = 0;
-    if (l->form == QINS_CODED_ROWS) /* however its symbols are spread over streams */
-        return ZSTD_compressBound(n * l->stream_bytes[0]) + QINS_ROW_CLASSES * ZSTD_compressBound(0);
+    if (qins_coded_has_rows(l->form)) bytes = QINS_ROW_CLASSES * ZSTD_compressBound(0); /* however symbols are spread */
     for (size_t i = 0; i < l->n_streams; i++)
         bytes += ZSTD_compressBound(n * l->stream_bytes[i]);
     return bytes;
@@ -278,10 +294,10 @@ bool qins_coded_encode(qins_coder *coder, const qins_coded_layout *l, const uint
     size_t n = units_of(l, chunk), at = 0, sizes[QINS_CODED_STREAMS];
     const uint8_t *src = tensor + chunk * l->chunk_units * l->unit_bytes;
     stream_sizes(l, chunk, sizes);
-    if (l->form == QINS_CODED_ROWS) {
-        uint8_t *streams[QINS_ROW_CLASSES];
+    if (qins_coded_has_rows(l->form)) {
+        uint8_t *streams[QINS_CODED_STREAMS];
         size_t first = chunk * l->chunk_units / l->panel_tiles, begin = 0;
-        for (size_t i = 0; i < QINS_ROW_CLASSES; begin += sizes[i++])
+        for (size_t i = 0; i < l->n_streams; begin += sizes[i++])
             streams[i] = coder->streams + begin;
         split_rows(l, src, l->row_class + first * QINS_PANEL_ROWS, n / l->panel_tiles, streams);
     } else {
@@ -355,7 +371,7 @@ static bool read_index(qins_coded *c, uint64_t data_bytes) {
         }
         c->records[k].hash = get_number(p, HASH_BYTES);
         p += HASH_BYTES;
-        c->begin[k + 1] = c->begin[k] + length; /* at most 4 * 2^32 a chunk: cannot overflow before the check below */
+        c->begin[k + 1] = c->begin[k] + length; /* at most 5 * 2^32 a chunk: cannot overflow before the check below */
         if (c->begin[k + 1] > data_bytes) return false;
     }
     return c->begin[l->n_chunks] == data_bytes;
@@ -407,7 +423,7 @@ bool qins_coded_decode(qins_coder *coder, const qins_coded *c, size_t chunk, uin
         }
         src += length;
     }
-    if (l->form == QINS_CODED_ROWS)
+    if (qins_coded_has_rows(l->form))
         join_rows(l, streams, l->row_class + chunk * l->chunk_units / l->panel_tiles * QINS_PANEL_ROWS,
                   n / l->panel_tiles, dst);
     else

@@ -16,10 +16,11 @@ typedef enum qins_coded_form {
                          */
     QINS_CODED_NUMBERS, /* unit: a number of 2 or 4 bytes; as many streams, lowest bytes first */
     QINS_CODED_ROWS,    /* unit: a tile; stream c: symbols of the rows of class c. Chunks are whole panels */
+    QINS_CODED_UPPER,   /* the same of the upper four bits of 5-bit codes; the last stream: their lowest bits */
     QINS_CODED_FORM_COUNT
 } qins_coded_form;
 
-enum { QINS_CODED_STREAMS = 4, QINS_ROW_CLASSES = QINS_CODED_STREAMS };
+enum { QINS_CODED_STREAMS = 5, QINS_ROW_CLASSES = 4 };
 
 extern const char *const qins_coded_form_name[QINS_CODED_FORM_COUNT];
 
@@ -36,9 +37,13 @@ typedef struct qins_coded_layout {
 /* chunk_units: 0 for the usual. `width`: planes: bits of a code; numbers: bytes. False for sizes that make no sense. */
 bool qins_coded_plan(qins_coded_layout *layout, qins_coded_form form, int width, unsigned rotate, uint64_t n_bytes,
                      uint64_t chunk_units);
-/* The same for form rows, of panels of panel_tiles tiles. The caller sets row_class; a reader finds it in the blob. */
-bool qins_coded_plan_rows(qins_coded_layout *layout, int bits, uint64_t panel_tiles, uint64_t n_bytes,
-                          uint64_t chunk_units);
+/* The same for forms rows and upper, of panels of panel_tiles tiles. The caller sets row_class; a reader finds it in
+ * the blob. */
+bool qins_coded_plan_rows(qins_coded_layout *layout, qins_coded_form form, int bits, uint64_t panel_tiles,
+                          uint64_t n_bytes, uint64_t chunk_units);
+static inline bool qins_coded_has_rows(qins_coded_form form) {
+    return form == QINS_CODED_ROWS || form == QINS_CODED_UPPER;
+}
 
 /* Sorts rows of codes into classes: counts[n_rows][n_levels], how often a code is in a row. *together, *apart: bits
  * that all codes take with one table, and with one a class. False when out of memory. */

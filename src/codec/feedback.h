@@ -38,9 +38,9 @@ typedef struct qins_feedback_options {
      * the one of least D_j (v_j - q_j)^2 / scale^2 + price is taken. NULL: the nearest. For tables that are sorted. */
     const float *price;
     const uint8_t *price_of; /* [n_rows]: which of several prices, one after another, a row takes; NULL: the first */
-    /* Trellis: errors of a panel's rows count alike in units of their scales, not of the weights: for scales that say
-     * how much a row's errors matter. */
-    bool rows_alike;
+    /* Uniform trellis: [n_rows], price of bits as a pull to zero: of (v_j - q_j)^2 D_j + pull * mean(D) * q_j^2 the
+     * least is taken, and rows of a panel count alike in units of their scales. NULL: no price. */
+    const float *pull;
     /* Share of the weights of a row that becomes 0, for tables that have one: of the whole row, or of every
      * sparse_group neighbours (which divide 128). Those whose loss D_j v_j^2 is least (SparseGPT, Frantar and Alistarh,
      * 2023: D_j is 1 / [H^-1]_jj of the columns from j on), or, by_magnitude, the smallest of w. */

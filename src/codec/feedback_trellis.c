@@ -1,7 +1,8 @@
 /* Rounding with error feedback where the codes of a panel's rows are chosen together. SPDX-License-Identifier: MIT
  *
  * As in feedback.c, but a column is rounded in all 16 rows of a panel at once: the least sum over rows of
- * scale^2 (v - q)^2, around the ring of trellis.c. D_j is the same for all of them and does not matter.
+ * scale^2 (v - q)^2, around the ring of trellis.c. D_j is the same for all of them and does not matter, but where bits
+ * have a price.
  */
 #include "base/dense.h"
 #include "codec/feedback.h"
@@ -21,6 +22,7 @@ typedef struct tile {
     uint16_t *codes; /* [n_values][n] */
     float (*v)[MAX_VALUES], (*w)[MAX_VALUES], (*own)[MAX_VALUES]; /* [BLOCK_COLS]: of the block, column by column */
     float scales[MAX_VALUES], weights[MAX_VALUES];
+    float pull[MAX_VALUES]; /* times mean(D) */
     size_t rows[MAX_LANES]; /* of a lane that are not padding */
     double error[MAX_VALUES];
 } tile;
@@ -68,10 +70,14 @@ static void load_block(const tile *t, const float *w, size_t n_scales, size_t n,
 
 /* Column j of the block in every row and lane. */
 static void round_column(const qins_codebook *book, tile *t, size_t j, float d, uint16_t *chosen) {
-    float u[MAX_VALUES], q[MAX_VALUES] = {0};
-    for (size_t i = 0; i < t->n_values; i++)
-        u[i] = t->scales[i] != 0.0f ? t->v[j][i] / t->scales[i] : 0.0f;
-    qins_get_codec_simd()->trellis(book, u, t->weights, t->n_lanes, t->n_lanes, chosen);
+    float u[MAX_VALUES], weights[MAX_VALUES], q[MAX_VALUES] = {0};
+    float per_d = d > 0 ? 1.0f / d : 0.0f;
+    for (size_t i = 0; i < t->n_values; i++) {
+        float pulled = 1 + t->pull[i] * per_d; /* (v - q)^2 + p q^2 = (1 + p) (v / (1 + p) - q)^2 + a constant */
+        u[i] = t->scales[i] != 0.0f ? t->v[j][i] / (t->scales[i] * pulled) : 0.0f;
+        weights[i] = t->weights[i] * pulled;
+    }
+    qins_get_codec_simd()->trellis(book, u, weights, t->n_lanes, t->n_lanes, chosen);
     for (size_t lane = 0; lane < t->n_lanes; lane++) {
         unsigned places[QINS_PANEL_ROWS];
         qins_trellis_places(chosen + lane, t->n_lanes, places);
@@ -107,7 +113,16 @@ static void round_block(const qins_feedback *f, const qins_codebook *book, tile 
             t->e[i * f->n + first + j] = t->own[j][i];
 }
 
-static void start_tile(const qins_feedback_options *o, const float *scales, size_t n_rows, tile *t) {
+static double mean_of(const float *x, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return sum / (double)n;
+}
+
+/* first_row: of the matrix; scales from there on. */
+static void start_tile(const qins_feedback_options *o, float mean_d, size_t first_row, const float *scales,
+                       size_t n_rows, tile *t) {
     for (size_t lane = 0; lane < t->n_lanes; lane++) {
         size_t first = lane / o->n_scales * QINS_PANEL_ROWS;
         float own[QINS_PANEL_ROWS], alike[QINS_PANEL_ROWS];
@@ -116,8 +131,10 @@ static void start_tile(const qins_feedback_options *o, const float *scales, size
             own[r] = r < t->rows[lane] ? qins_feedback_trial_scale(o, scales[first + r], lane % o->n_scales) : 0;
             alike[r] = own[r] != 0.0f;
             t->scales[r * t->n_lanes + lane] = own[r];
+            t->pull[r * t->n_lanes + lane] =
+                o->pull != NULL && r < t->rows[lane] ? o->pull[first_row + first + r] * mean_d : 0;
         }
-        qins_trellis_weights(o->rows_alike ? alike : own, t->rows[lane], t->n_lanes, 1, t->weights + lane);
+        qins_trellis_weights(o->pull != NULL ? alike : own, t->rows[lane], t->n_lanes, 1, t->weights + lane);
     }
     memset(t->error, 0, sizeof t->error);
 }
@@ -152,6 +169,7 @@ qins_status qins_feedback_round_trellis(const qins_feedback *f, const qins_codeb
                                         uint16_t *codes, double *error, qins_error *err) {
     size_t panels = qins_max_size(1, MAX_LANES / o->n_scales), tile_rows = panels * QINS_PANEL_ROWS, n = f->n;
     bool no_memory = false;
+    float mean_d = (float)mean_of(f->d, n);
     if (o->price != NULL || o->n_scales > MAX_LANES)
         return qins_fail(err, QINS_ERR_ARGUMENT, "the trellis takes no prices and at most %d scales", MAX_LANES);
 #pragma omp parallel
@@ -161,7 +179,7 @@ qins_status qins_feedback_round_trellis(const qins_feedback *f, const qins_codeb
         for (size_t row = 0; row < n_rows; row += tile_rows) {
             if (t == NULL) continue;
             size_t rows = qins_min_size(tile_rows, n_rows - row);
-            start_tile(o, scales + row, rows, t);
+            start_tile(o, mean_d, row, scales + row, rows, t);
             for (size_t first = 0; first < n; first += BLOCK_COLS) {
                 size_t width = qins_min_size(BLOCK_COLS, n - first);
                 if (first > 0)

@@ -208,3 +208,29 @@ void qins_unpack_symbols(const uint8_t *tile, int bits, uint8_t *symbols) {
                 symbols[BLOCK_LANES * block + lane] = (uint8_t)code;
         }
 }
+
+enum { UPPER_BITS = 5 };
+
+void qins_pack_upper(const uint8_t *symbols, const uint8_t *low, uint8_t *tile) {
+    const planes *p = &plane_table[UPPER_BITS];
+    for (size_t i = 0; i < ROWS_OF_TWO; i++, symbols += BLOCK_LANES, low += BLOCK_LANES / 4) {
+        uint8_t *nibbles = tile + p->nibble + BLOCK_LANES * i;
+        for (size_t l = 0; l < BLOCK_LANES; l++) {
+            unsigned even = low[l / 8] >> l % 8 & 1u, odd = low[BLOCK_LANES / 8 + l / 8] >> l % 8 & 1u;
+            nibbles[l] = (uint8_t)((symbols[l] & 0x77u) << 1 | even | odd << 4);
+        }
+        pack_bits(symbols, 3, tile + p->bit + 16 * i);
+        pack_bits(symbols, 7, tile + p->bit + 16 * i + 8);
+    }
+}
+
+void qins_unpack_upper(const uint8_t *tile, uint8_t *symbols, uint8_t *low) {
+    memset(symbols, 0, QINS_TILE_CODES / 2);
+    memset(low, 0, QINS_TILE_CODES / 8);
+    for (size_t block = 0; block < TILE_BLOCKS; block++)
+        for (size_t lane = 0; lane < BLOCK_LANES; lane++) {
+            unsigned code = qins_unpack_code(tile, UPPER_BITS, lane / 4, 4 * block + lane % 4);
+            symbols[BLOCK_LANES * (block / 2) + lane] |= (uint8_t)(code >> 1 << 4 * (block % 2));
+            low[BLOCK_LANES / 8 * block + lane / 8] |= (uint8_t)((code & 1) << lane % 8);
+        }
+}

@@ -6,7 +6,7 @@
  * the slope of the distortion at that step.
  *
  * Levels of equal steps chosen by the trellis (trellis.c) leave 0.1 bit (entropy-coded trellis quantisation: Fischer
- * and Wang, 1992).
+ * and Wang, 1992). There the price of a level q of N(0,1), q^2 / (2 ln 2) bits and a constant, is a pull to zero.
  */
 #include "codec/codec.h"
 
@@ -15,6 +15,8 @@ enum { PRICE_ROUNDS = 8, BISECTIONS = 40 };
  * rates and errors of rows trade evenly; the zeros behind cost the coder nothing. With all 23 bits scales took 0.04 bit
  * a weight of SmolLM2's file. */
 enum { SCALE_BITS = 4 };
+/* Squared error of the trellis of equal steps, in squares of the step: measured (tests/unit/test_trellis.c). */
+static const double TRELLIS_ERROR = 0.275;
 /* A range of levels up to here (standard deviations, either side) clips about one weight in 16,000. */
 static const double RANGE_SIGMAS = 4.0;
 
@@ -66,15 +68,19 @@ static double rate_of(const grid *g, double step, double price, double *length) 
     return entropy;
 }
 
+double qins_rate_pull(double price, double step) {
+    return price * TRELLIS_ERROR * step * step;
+}
+
 /* The same of a trellis. Which rows came before makes the lowest bit of a code as good as random; the others name two
  * pairs of levels. */
-static double trellis_rate(int bits, double step, double *length) {
+static double trellis_rate(int bits, double step, double price, double *length) {
     size_t n_levels = (size_t)2 << bits, n_codes = n_levels / 2;
-    double below = 0, entropy = 0;
+    double below = 0, entropy = 0, unit = step * (1 + qins_rate_pull(price, step));
     for (size_t c = 0; c < n_codes; c++)
         length[c] = 0;
     for (size_t i = 0; i < n_levels; i++) {
-        double up_to = i + 1 < n_levels ? normal_below(((double)(i + 1) - 0.5 * (double)n_levels) * step) : 1;
+        double up_to = i + 1 < n_levels ? normal_below(((double)(i + 1) - 0.5 * (double)n_levels) * unit) : 1;
         size_t first = qins_trellis_label((unsigned)i, bits, true) & ~(size_t)1;
         length[first] += 0.5 * (up_to - below);
         below = up_to;
@@ -94,7 +100,7 @@ typedef struct source {
 } source;
 
 static double rate_at(const source *s, double step, double *length) {
-    if (s->codec == QINS_CODEC_UNIFORM_TRELLIS) return trellis_rate(s->bits, step, length);
+    if (s->codec == QINS_CODEC_UNIFORM_TRELLIS) return trellis_rate(s->bits, step, s->price, length);
     const grid g = make_grid(s->bits, s->sparsity);
     return rate_of(&g, step, s->price, length);
 }

@@ -114,6 +114,7 @@ typedef struct row_steps {
     bool used[RATE_KINDS];
     size_t n_codes;
     float *price; /* [RATE_KINDS][n_codes] */
+    float *pull;  /* [n_rows] */
     uint32_t *counts;
     uint8_t *row_class;
 } row_steps;
@@ -121,6 +122,7 @@ typedef struct row_steps {
 static void free_steps(row_steps *s) {
     free(s->kind);
     free(s->price);
+    free(s->pull);
     free(s->counts);
     free(s->row_class);
 }
@@ -130,9 +132,10 @@ static qins_status new_steps(const qins_plan_item *item, size_t n_rows, row_step
     *s = (row_steps){.kind = qins_alloc(n_rows, 1),
                      .n_codes = n_codes,
                      .price = qins_alloc(RATE_KINDS * n_codes, sizeof *s->price),
+                     .pull = qins_alloc(n_rows, sizeof *s->pull),
                      .counts = qins_alloc(n_rows * n_codes, sizeof *s->counts),
                      .row_class = qins_alloc(n_rows, 1)};
-    if (s->kind == NULL || s->price == NULL || s->counts == NULL || s->row_class == NULL)
+    if (s->kind == NULL || s->price == NULL || s->pull == NULL || s->counts == NULL || s->row_class == NULL)
         return qins_fail_memory(err, n_rows * n_codes * sizeof *s->counts, "rates of rows");
     for (size_t row = 0; row < n_rows; row++) {
         double rate = item->row_rates != NULL ? (double)item->row_rates[row] : item->options.rate;
@@ -184,9 +187,11 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
         set_steps(&s, item, more, price_unit);
         for (size_t row = 0; row < n_rows; row++)
             r->scales[row] = qins_rate_scale(&r->book, w + row * f->n, f->n, 0, s.steps[s.kind[row]]);
+        for (size_t row = 0; row < n_rows; row++)
+            s.pull[row] = (float)qins_rate_pull(QINS_RATE_PRICE, s.steps[s.kind[row]]);
         qins_feedback_options o = feedback_options(item);
         if (qins_codec_is_trellis(r->book.codec)) {
-            o.rows_alike = true;
+            o.pull = s.pull;
         } else {
             o.price = s.price;
             o.price_of = s.kind;

@@ -91,9 +91,10 @@ static qins_status parse_source(const loader *l, const char *name, const json_t 
     qins_status status = qins_tensor_measure(t, name, path, err);
     if (status != QINS_OK) return status;
     int width = width_of(form, t);
-    bool planned = form == QINS_CODED_ROWS
-                       ? width > 0 && qins_coded_plan_rows(&layout, width, t->shape[1], t->n_bytes, (uint64_t)chunk)
-                       : qins_coded_plan(&layout, form, width, (unsigned)rotate, t->n_bytes, (uint64_t)chunk);
+    bool planned =
+        qins_coded_has_rows(form)
+            ? width > 0 && qins_coded_plan_rows(&layout, form, width, t->shape[1], t->n_bytes, (uint64_t)chunk)
+            : qins_coded_plan(&layout, form, width, (unsigned)rotate, t->n_bytes, (uint64_t)chunk);
     if (!planned)
         return qins_fail(err, QINS_ERR_FORMAT, "%s: tensor %s: cannot be coded in form %s with chunks of %lld", path,
                          name, qins_coded_form_name[form], (long long)chunk);

@@ -34,6 +34,7 @@ done
 for bits in 3 4 5 6 7 8; do
     decodes --bits "$bits" --embed-bits "$bits" --pack entropy
 done
+decodes --file-bpw 3.4 --calibrate "$toy/prompts.txt" --calibrate-tokens 64 # rows of different rates
 decodes --codec log --bits 9 --pack entropy
 decodes --codec log --storage seed --embed-bits keep --pack entropy
 decodes --codec lossless

@@ -23,13 +23,13 @@ static const struct {
     {"planes5", QINS_CODED_PLANES, 5, 0, 3 * 640, 2},  {"planes9", QINS_CODED_PLANES, 9, 0, 3 * 1152, 2},
     {"bf16", QINS_CODED_NUMBERS, 2, 1, 2 * 1000, 600}, {"f32", QINS_CODED_NUMBERS, 4, 1, 4 * 700, 300},
     {"bytes", QINS_CODED_BYTES, 1, 0, 2000, 900},      {"rows3", QINS_CODED_ROWS, 3, 0, 4 * 384, 2},
-    {"rows5", QINS_CODED_ROWS, 5, 0, 4 * 640, 2},
+    {"rows5", QINS_CODED_ROWS, 5, 0, 4 * 640, 2},      {"upper5", QINS_CODED_UPPER, 5, 0, 4 * 640, 2},
 };
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0], MAX_TENSOR = 4096 };
 
 static bool plan(size_t i, qins_coded_layout *l) {
-    if (i < N_LAYOUTS && layouts[i].form == QINS_CODED_ROWS) /* four panels of one tile */
-        return qins_coded_plan_rows(l, layouts[i].width, 1, layouts[i].n_bytes, layouts[i].chunk);
+    if (i < N_LAYOUTS && qins_coded_has_rows(layouts[i].form)) /* four panels of one tile */
+        return qins_coded_plan_rows(l, layouts[i].form, layouts[i].width, 1, layouts[i].n_bytes, layouts[i].chunk);
     return i < N_LAYOUTS && qins_coded_plan(l, layouts[i].form, layouts[i].width, layouts[i].rotate, layouts[i].n_bytes,
                                             layouts[i].chunk);
 }

@@ -163,15 +163,17 @@ static void classes_of_rows_take_their_own_entropies(void **state) {
             assert_true(together / values > apart / values + 0.15);
         }
         for (size_t chunk = 0; chunk <= 5 * ROWS_TILES; chunk += 5 * ROWS_TILES) {
-            qins_coded_layout l;
-            assert_true(qins_coded_plan_rows(&l, bits, ROWS_TILES, n_bytes, chunk));
-            l.row_class = row_class;
-            blob b = code_layout(tiles, &l);
-            uint8_t *back = malloc(n_bytes);
-            assert_true(decode(&b, back));
-            assert_memory_equal(back, tiles, n_bytes);
-            free(back);
-            free(b.data);
+            for (int form = QINS_CODED_ROWS; form <= (bits == 5 ? QINS_CODED_UPPER : QINS_CODED_ROWS); form++) {
+                qins_coded_layout l;
+                assert_true(qins_coded_plan_rows(&l, (qins_coded_form)form, bits, ROWS_TILES, n_bytes, chunk));
+                l.row_class = row_class;
+                blob b = code_layout(tiles, &l);
+                uint8_t *back = malloc(n_bytes);
+                assert_true(decode(&b, back));
+                assert_memory_equal(back, tiles, n_bytes);
+                free(back);
+                free(b.data);
+            }
         }
         free(tiles);
     }
@@ -276,9 +278,10 @@ static void sizes_that_make_no_sense_are_refused(void **state) {
     assert_false(qins_coded_plan(&l, QINS_CODED_NUMBERS, 2, 16, 2, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, 0, 0));
     assert_false(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, 100, (uint64_t)1 << 40)); /* chunks without end */
-    assert_false(qins_coded_plan_rows(&l, 4, 3, 512 * 4, 0));                          /* no whole panels */
-    assert_false(qins_coded_plan_rows(&l, 4, 2, 512 * 4, 1));
-    assert_false(qins_coded_plan_rows(&l, 9, 2, 1152 * 4, 0));
+    assert_false(qins_coded_plan_rows(&l, QINS_CODED_ROWS, 4, 3, 512 * 4, 0));         /* no whole panels */
+    assert_false(qins_coded_plan_rows(&l, QINS_CODED_ROWS, 4, 2, 512 * 4, 1));
+    assert_false(qins_coded_plan_rows(&l, QINS_CODED_ROWS, 9, 2, 1152 * 4, 0));
+    assert_false(qins_coded_plan_rows(&l, QINS_CODED_UPPER, 4, 2, 512 * 4, 0)); /* 5 bits only */
     /* An index that the bytes cannot hold. */
     assert_true(qins_coded_plan(&l, QINS_CODED_BYTES, 1, 0, (uint64_t)1 << 50, 1));
     qins_coded coded;
