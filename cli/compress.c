@@ -340,7 +340,8 @@ int command_compress(int argc, char **argv) {
          .value_name = "X",
          .min = 1.1,
          .max = 7,
-         .help = "instead of --bits: codes of equal steps, entropy-coded, whose linears take X bits a weight in the file; in "
+         .help = "instead of --bits: codes of equal steps, entropy-coded, whose linears take X bits a weight in the "
+                 "file; in "
                  "memory they take one or two bits more"},
         {.name = "storage",
          .kind = OPTION_CHOICE,
