@@ -166,7 +166,8 @@ void qins_fixed_codebook(qins_codebook *book, qins_codec codec, int bits);
 
 /* rate.c: codes of equal steps, `codec`, whose step is chosen for an entropy coder. price: share of the rate-distortion
  * slope that rounding with feedback pays for a bit (QINS_RATE_PRICE); 0 for nearest rounding. */
-#define QINS_RATE_PRICE 0.5
+#define QINS_RATE_PRICE    0.5
+#define QINS_TRELLIS_PRICE 0.75
 /* sparsity: codec sparse: the share of values that become the zero of its table. */
 /* Width whose levels reach four standard deviations at `rate` bits a code, at most 8. */
 int qins_rate_width(qins_codec codec, double rate, double price, double sparsity);

@@ -151,11 +151,11 @@ static qins_status new_steps(const qins_plan_item *item, size_t n_rows, row_step
 static void set_steps(row_steps *s, const qins_plan_item *item, double more, double price_unit) {
     const qins_encode_options *o = &item->options;
     double length[QINS_MAX_LEVELS];
-    const double least = 0.5;
+    const double least = 0.5, price = qins_codec_is_trellis(o->codec) ? QINS_TRELLIS_PRICE : QINS_RATE_PRICE;
     for (size_t k = 0; k < RATE_KINDS; k++) {
         if (!s->used[k]) continue;
         double rate = (item->row_rates != NULL ? (double)k / RATE_GRID : s->rate) + more;
-        s->steps[k] = qins_rate_step(o->codec, o->bits, fmax(rate, least), QINS_RATE_PRICE, o->sparsity, length);
+        s->steps[k] = qins_rate_step(o->codec, o->bits, fmax(rate, least), price, o->sparsity, length);
         for (size_t c = 0; c < s->n_codes; c++)
             s->price[k * s->n_codes + c] = (float)(price_unit * length[c]);
     }
@@ -188,7 +188,7 @@ static qins_status round_to_rate(const qins_plan_item *item, const float *w, siz
         for (size_t row = 0; row < n_rows; row++)
             r->scales[row] = qins_rate_scale(&r->book, w + row * f->n, f->n, 0, s.steps[s.kind[row]]);
         for (size_t row = 0; row < n_rows; row++)
-            s.pull[row] = (float)qins_rate_pull(QINS_RATE_PRICE, s.steps[s.kind[row]]);
+            s.pull[row] = (float)qins_rate_pull(QINS_TRELLIS_PRICE, s.steps[s.kind[row]]);
         qins_feedback_options o = feedback_options(item);
         if (qins_codec_is_trellis(r->book.codec)) {
             o.pull = s.pull;
