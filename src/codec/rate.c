@@ -15,7 +15,7 @@ enum { PRICE_ROUNDS = 8, BISECTIONS = 40 };
  * rates and errors of rows trade evenly; the zeros behind cost the coder nothing. With all 23 bits scales took 0.04 bit
  * a weight of SmolLM2's file. */
 enum { SCALE_BITS = 4 };
-/* Squared error of the trellis of equal steps, in squares of the step: measured (tests/unit/test_trellis.c). */
+/* Squared error of the trellis of equal steps, in squares of the step: measured (tests/unit/test_rate.c). */
 static const double TRELLIS_ERROR = 0.275;
 /* A range of levels up to here (standard deviations, either side) clips about one weight in 16,000. */
 static const double RANGE_SIGMAS = 4.0;
